@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// maxDocument bounds a signed document, in bytes.
+// maxDocument limits a signed document, in bytes.
 const maxDocument = 64 << 20
 
 // request is fetch.Client.Get for a file that the signed documents of a mirror
@@ -32,7 +32,7 @@ func (a *Acquirer) request(ctx context.Context, u *upstream, req fetch.Request) 
 	return res, fmt.Errorf("%w: %v, but other files are served", fetch.ErrNotFound, err)
 }
 
-// servesFor is how long to remember whether a base URL serves files.
+// servesFor is how long it is remembered whether a base URL serves files.
 const servesFor = 5 * time.Minute
 
 // served records whether a base URL served files when it was last asked.

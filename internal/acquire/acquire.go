@@ -1,8 +1,8 @@
-// Package acquire brings files into the blob store: from "this file, with this
-// digest, from these places" to a durable, verified blob.
+// Package acquire downloads files into the blob store: it gets a file with a known digest
+// from one of several places, verifies it, and stores it durably.
 //
-// All callers share one chain, transfer.run. The ways to start it differ in who
-// waits:
+// All callers share one chain, transfer.run. There are several ways to start it,
+// depending on who waits:
 //
 //   - Session.FetchListed: a sync, which makes its blobs durable itself
 //   - FetchPackages: a sync or freeze that needs many packages
@@ -29,8 +29,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Format is what this package needs to know about a repository format. The
-// methods are those of repo.Format.
+// Format is the part of repo.Format that an Acquirer uses.
 type Format interface {
 	Suites(m config.Mirror) ([]repo.SuiteName, error)
 	RootDocs(suite repo.SuiteName) [][]string
@@ -39,25 +38,24 @@ type Format interface {
 	Decode(form string, r io.Reader) (io.ReadCloser, error)
 }
 
-// Metadata is where acquired files are noted.
+// Metadata is the part of meta.Store that an Acquirer uses.
 type Metadata interface {
 	meta.Notes
 	CorruptBlobs(ctx context.Context) ([]meta.CorruptBlob, error)
 }
 
-// Config has the parts of an Acquirer.
+// Config contains the parts of an Acquirer.
 type Config struct {
 	Mirrors []config.Mirror
 	Formats map[string]Format // by type
 	Meta    Metadata
 	Blobs   cas.Store
 	Client  *fetch.Client
-	// Parallel is how many package files are downloaded at a time; 0: 8.
+	// Parallel is the number of package files that are downloaded at a time; 0: 8.
 	Parallel int
-	// DocTime is how long the download of a signed document may take; 0: ten
-	// minutes.
+	// DocTime is the timeout of the download of a signed document; 0: ten minutes.
 	DocTime time.Duration
-	// Reserve is how many bytes of the blob store are left free; 0: space is not
+	// Reserve is the number of bytes of the blob store to leave free; 0: space is not
 	// checked.
 	Reserve int64
 	// Changed is called when a blob is found to be corrupt.
@@ -68,7 +66,7 @@ type Config struct {
 
 const defaultParallel = 8
 
-// Acquirer brings files into a blob store. It is safe for concurrent use.
+// Acquirer downloads files into a blob store. It is safe for concurrent use.
 type Acquirer struct {
 	cfg     Config
 	current atomic.Pointer[current]
@@ -136,18 +134,18 @@ func (a *Acquirer) Prepare(s Settings) (apply func(), err error) {
 	return func() { a.current.Store(next) }, nil
 }
 
-// Parallel returns how many package files are downloaded at a time.
+// Parallel returns the number of package files that are downloaded at a time.
 func (a *Acquirer) Parallel() int { return a.current.Load().parallel }
 
-// Reserve returns how many bytes of the blob store are left free; 0: space is not
+// Reserve returns the number of bytes of the blob store to leave free; 0: space is not
 // checked.
 func (a *Acquirer) Reserve() int64 { return a.current.Load().reserve }
 
-// OnDemand counts requests for files that need not be stored.
+// OnDemand counts client requests for packages, which may not be stored.
 type OnDemand struct {
-	Stored          int64 // requests for packages that were
+	Stored          int64 // requests for packages that were stored
 	Fetched, Failed int64 // downloads
-	Joined          int64 // requests that shared one
+	Joined          int64 // requests that shared a download
 }
 
 // OnDemand returns the counts since the start.
@@ -155,7 +153,7 @@ func (a *Acquirer) OnDemand() OnDemand {
 	return OnDemand{Stored: a.demand.stored.Load(), Fetched: a.demand.fetched.Load(), Failed: a.demand.failed.Load(), Joined: a.demand.joined.Load()}
 }
 
-// Pauses returns how many pauses servers have asked for so far.
+// Pauses returns the number of pauses that servers have requested since the start.
 func (a *Acquirer) Pauses() int64 { return a.cfg.Client.Stats().Pauses }
 
 // Close cancels in-flight downloads and waits for them to end.

@@ -44,7 +44,7 @@ type world struct {
 
 func newWorld(t *testing.T, url string) *world { return faultyWorld(t, url, nil) }
 
-// faultyWorld is newWorld with a hook of the changes to the blobs.
+// faultyWorld is newWorld with faults in changes of the blob store.
 func faultyWorld(t *testing.T, url string, fault spool.Fault) *world {
 	t.Helper()
 	dir := t.TempDir()
@@ -82,7 +82,7 @@ func (w *world) file(name string, data []byte) acquire.File {
 	return acquire.File{Mirror: w.mirror.Name, Record: rec, Listed: repo.Listed{Path: f.Path, Size: f.Size, SHA256: f.SHA256}}
 }
 
-// candidates are the blobs that a collection would remove in an hour.
+// candidates returns the blobs that a collection in an hour would remove.
 func (w *world) candidates() []cas.Digest {
 	w.t.Helper()
 	claimed, _, _, err := w.meta.ClaimBlobs(w.t.Context(), cas.Digest{}, now.Add(time.Hour), 100)
@@ -171,7 +171,7 @@ func TestFileTree(t *testing.T) {
 	}
 }
 
-// What arrived before the work failed stays, and a later collection finds it.
+// Files that arrived before the work failed are kept, and a later collection finds them.
 func TestFetchPackagesFails(t *testing.T) {
 	w := newWorld(t, serve(t, map[string]string{"/pool/a.deb": "a"}))
 	failed := errors.New("failed")
@@ -205,7 +205,7 @@ func TestFetchPackagesFails(t *testing.T) {
 	}
 }
 
-// While one batch of downloads becomes durable, which takes long in a bucket, the next
+// While a batch of downloads becomes durable, which is slow in a bucket, the next
 // packages are downloaded.
 func TestFetchPackagesGoesOn(t *testing.T) {
 	const batch = 4096 // flushFiles

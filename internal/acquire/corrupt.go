@@ -14,8 +14,8 @@ import (
 // ErrCorruptBlob means that a blob is known to be corrupt.
 var ErrCorruptBlob = errclass.New(errclass.Security, "blob is damaged")
 
-// corruptBlobs records which blobs are corrupt, and why. It is in memory because
-// each read checks it.
+// corruptBlobs records which blobs are corrupt, and why. It is in memory because every
+// read checks it.
 type corruptBlobs struct {
 	mu  sync.Mutex
 	why map[cas.Digest]string
@@ -40,7 +40,7 @@ func (a *Acquirer) MarkCorrupt(ctx context.Context, d cas.Digest, by, why string
 	return a.cfg.Meta.MarkCorrupt(ctx, meta.CorruptBlob{Digest: d, Found: a.cfg.Now().UTC().Truncate(time.Second), By: by, Why: why})
 }
 
-// ClearCorrupt notes that blobs have been repaired or removed.
+// ClearCorrupt records that blobs have been repaired or removed.
 func (a *Acquirer) ClearCorrupt(ctx context.Context, digests ...cas.Digest) error {
 	a.corrupt.mu.Lock()
 	for _, d := range digests {

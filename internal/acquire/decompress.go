@@ -18,9 +18,9 @@ type Variant struct {
 	Digest cas.Digest
 }
 
-// Decompress makes the plain variant of an index from a stored one and checks it
-// against its listed digest. It is durable on return. A collection deletes it
-// again.
+// Decompress makes the plain variant of an index from a stored variant, and checks it
+// against its listed digest. The blob is durable on return, and a later collection
+// deletes it.
 func (a *Acquirer) Decompress(ctx context.Context, plain repo.Listed, from Variant, modified time.Time) (cas.Info, error) {
 	if err := a.CheckSpace(ctx); err != nil {
 		return cas.Info{}, err

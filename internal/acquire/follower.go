@@ -22,19 +22,19 @@ type follower struct {
 	off   int64
 	blob  cas.Blob // the finished blob
 
-	// The download may discard bytes that were passed on, if they turn out to be
+	// The download may discard bytes that a client already has, if they turn out to be
 	// wrong. The follower then continues only if the new bytes are the same.
-	from     int64     // offset where passed starts
-	passed   hash.Hash // hash of the bytes from there to off
-	restarts int       // attempt of the download when passed was last known to be part of it
+	from     int64     // offset of the first byte in passed
+	passed   hash.Hash // hash of the bytes from there to off that the client has
+	restarts int       // attempt of the download that is known to contain the bytes of passed
 }
 
 func newFollower(ctx context.Context, blobs cas.Reader, d *download, size int64) *follower {
 	return &follower{ctx: ctx, blobs: blobs, d: d, size: size, passed: sha256.New()}
 }
 
-// Seek is for http.ServeContent, which asks for the size and moves to the start
-// of a range.
+// Seek is for http.ServeContent, which seeks to find the size, and moves to the start of
+// a range.
 func (r *follower) Seek(off int64, whence int) (int64, error) {
 	switch whence {
 	case io.SeekCurrent:
@@ -114,7 +114,7 @@ func (r *follower) finished() error {
 	return nil
 }
 
-// continues compares what was passed on with the current bytes if the download
+// continues compares the bytes that the client has with the current ones, if the download
 // has started again since.
 func (r *follower) continues(now io.ReaderAt) error {
 	if r.restarts == r.d.restarts {

@@ -8,8 +8,8 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// HoldBack is how much of an in-flight body is withheld from clients until its
-// size and digest are verified, in bytes.
+// HoldBack is the number of bytes at the end of an in-flight download that are withheld
+// from clients until its size and digest are verified.
 const HoldBack = 64 << 10
 
 // download is an in-flight download with any number of followers.
@@ -19,7 +19,7 @@ type download struct {
 	written  io.ReaderAt // the bytes so far; nil before the first byte and after the last
 	n        int64       // bytes written
 	size     int64       // expected; -1: unknown
-	restarts int         // how often the written bytes were discarded
+	restarts int         // number of times that the written bytes were discarded
 	done     bool
 	info     cas.Info
 	err      error
@@ -32,7 +32,7 @@ func newDownload(size int64) *download {
 	return d
 }
 
-// begun waits until a response can start: the first bytes have arrived, so
+// begun waits until a response to the client can start: the first bytes have arrived, so
 // upstream has the file. done means that the whole file is stored.
 func (d *download) begun(ctx context.Context) (size int64, done bool, err error) {
 	d.mu.Lock()
@@ -70,8 +70,8 @@ func (d *download) wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// follow returns a writer that lets followers read what is written to dest, which
-// ends up in w. A nil download has no followers.
+// follow returns a writer that writes to dest, whose bytes end up in w, and lets
+// followers read them. A nil download has no followers.
 func (d *download) follow(w, dest cas.BlobWriter) cas.BlobWriter {
 	if d == nil {
 		return dest
@@ -92,7 +92,7 @@ func (d *download) unfollow() {
 	d.mu.Unlock()
 }
 
-// end tells everyone who waits how the download ended.
+// end reports the outcome of the download to everyone who waits.
 func (d *download) end(info cas.Info, err error) {
 	d.mu.Lock()
 	d.done, d.info, d.err, d.written = true, info, err, nil
@@ -101,7 +101,7 @@ func (d *download) end(info cas.Info, err error) {
 	close(d.ended)
 }
 
-// followedWriter tells followers about the progress of a download.
+// followedWriter reports the progress of a download to its followers.
 type followedWriter struct {
 	cas.BlobWriter
 	d *download

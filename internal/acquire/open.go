@@ -19,10 +19,10 @@ type File struct {
 	From   remote.URL   // another base URL, for a state that was imported into history
 }
 
-// Open opens a blob, or downloads it if it is not stored. Clients that request
-// the same file share a download. Readers of an in-flight download get its bytes
-// as they arrive, the last HoldBack of them when the file is verified. Open
-// returns fetch.ErrNotFound if upstream no longer has the file.
+// Open opens a blob, or downloads it if it is not stored. Clients that request the same
+// file share a download. Readers of an in-flight download get its bytes as they arrive,
+// but the last HoldBack bytes only when the file is verified. fetch.ErrNotFound if
+// upstream no longer has the file.
 func (a *Acquirer) Open(ctx context.Context, f File) (io.ReadSeekCloser, int64, error) {
 	if !f.Listed.SHA256.IsZero() {
 		if err := a.Corrupt(f.Listed.SHA256); err != nil {
@@ -57,8 +57,8 @@ func (a *Acquirer) Open(ctx context.Context, f File) (io.ReadSeekCloser, int64, 
 	return b, b.Info().Size, nil
 }
 
-// Fetch makes sure that a file is stored, and describes it. It returns
-// fetch.ErrNotFound if upstream no longer has it.
+// Fetch makes sure that a file is stored durably, and describes it. fetch.ErrNotFound if
+// upstream no longer has it.
 func (a *Acquirer) Fetch(ctx context.Context, f File) (cas.Info, error) {
 	if !f.Listed.SHA256.IsZero() {
 		if info, err := a.cfg.Blobs.Stat(ctx, f.Listed.SHA256); err == nil {
@@ -111,8 +111,7 @@ func (a *Acquirer) join(ctx context.Context, f File) (*download, error) {
 	return d, nil
 }
 
-// fetchOne acquires a file for those who follow the download. It is durable on
-// return.
+// fetchOne acquires a file for the followers of a download. It is durable on return.
 func (a *Acquirer) fetchOne(ctx context.Context, u *upstream, f File, d *download) (cas.Info, error) {
 	p, err := a.placesOf(ctx, u, f)
 	if err != nil {

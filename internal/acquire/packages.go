@@ -19,10 +19,10 @@ const (
 	flushBytes = 512 << 20
 )
 
-// FetchOptions say where FetchPackages downloads from, and how.
+// FetchOptions say where and how FetchPackages downloads.
 type FetchOptions struct {
 	Mirror   config.Mirror
-	URLs     []remote.URL // base URLs; none: the mirror's
+	URLs     []remote.URL // base URLs; empty: those of the mirror
 	Progress *Progress    // the caller sets its totals
 	// IgnorePauses is as in fetch.Request.
 	IgnorePauses int64
@@ -31,9 +31,9 @@ type FetchOptions struct {
 	Lost func(rec *repo.Record, f repo.File, err error) error
 }
 
-// FetchPackages downloads the package files that each passes to its function, several
-// at a time, and makes them durable in batches. The caller has found that they are not
-// stored, and passes each digest once. It returns the number of downloaded files and
+// FetchPackages downloads the package files that each passes to its argument, several at
+// a time, and makes them durable in batches. each must pass files that are not stored,
+// and pass each digest once. FetchPackages returns the number of downloaded files and
 // bytes.
 func (a *Acquirer) FetchPackages(ctx context.Context, o FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error) {
 	if o.Progress == nil {
@@ -82,8 +82,8 @@ type bulk struct {
 
 func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Record, repo.File) error) error) error {
 	eg, egctx := errgroup.WithContext(ctx)
-	// More than there are connections, so that requests for slow hosts do not
-	// hold up the others.
+	// There are more workers than connections, so that requests to slow hosts do not hold
+	// up the others.
 	for range 2 * b.a.Parallel() {
 		eg.Go(func() error { return b.fetch(egctx) })
 	}
@@ -99,7 +99,7 @@ func (b *bulk) run(ctx context.Context, each func(context.Context, func(*repo.Re
 		})
 	})
 	if err := eg.Wait(); err != nil {
-		// Complete files stay: the next attempt continues from there.
+		// Complete files are kept, so that the next attempt continues from there.
 		if ctx.Err() == nil {
 			_ = b.flush(ctx, 0)
 		}
@@ -150,7 +150,7 @@ func (b *bulk) fetch(ctx context.Context) error {
 }
 
 // flush makes the downloads durable if there are at least min files or flushBytes. While
-// another worker does, the downloads go on, until there are twice as many.
+// another worker flushes, downloads continue until there are twice as many.
 func (b *bulk) flush(ctx context.Context, min int) error {
 	due := func(times int) bool {
 		n, size := b.batch.Pending()
@@ -174,8 +174,7 @@ func (b *bulk) flush(ctx context.Context, min int) error {
 	}
 	b.acquired = nil
 	b.mu.Unlock()
-	// Nothing else refers to a package that only an imported base of a freeze
-	// has.
+	// A package that only an imported base of a freeze contains has no other reference.
 	if err := b.a.Keep(ctx, b.batch, acquired); err != nil {
 		return err
 	}

@@ -12,11 +12,11 @@ import (
 // MaxAlternateBases bounds the alternate base URLs of a mirror's packages.
 const MaxAlternateBases = 16
 
-// places are where a file may be.
+// places are the locations where a file may be.
 type places struct {
 	bases []remote.URL // base URLs, in the order in which they are tried
-	// earlier returns further base URLs, to try if none of the bases has the
-	// file; it may be nil.
+	// earlier returns further base URLs, which are tried if none of the bases has the
+	// file. It may be nil.
 	earlier func(context.Context) ([]remote.URL, error)
 }
 
@@ -35,9 +35,9 @@ func (a *Acquirer) placesOf(ctx context.Context, u *upstream, f File) (places, e
 	return a.packagePlaces(ctx, u, bases)
 }
 
-// packagePlaces returns the places of the packages of a mirror: its base URLs,
-// the alternate base URLs that its newest snapshot names, and then those that
-// older ones named, which may still have what upstream has moved or deleted.
+// packagePlaces returns the places of the packages of a mirror: its base URLs, the
+// alternate base URLs of its newest snapshot, and then those of older snapshots, which
+// may still have files that upstream has moved or deleted.
 func (a *Acquirer) packagePlaces(ctx context.Context, u *upstream, bases []remote.URL) (places, error) {
 	alternate, err := a.cfg.Meta.AlternateBases(ctx, u.Name)
 	if err != nil {
@@ -68,8 +68,8 @@ func (a *Acquirer) packagePlaces(ctx context.Context, u *upstream, bases []remot
 	return p, nil
 }
 
-// Foreign returns URLs for the places where the indices of a repository say that
-// packages are.
+// Foreign returns the URLs where the indices of a repository place packages outside of
+// it.
 func Foreign(list []string) []remote.URL {
 	out := remote.NewURLs(list...)
 	for i := range out {
@@ -78,18 +78,18 @@ func Foreign(list []string) []remote.URL {
 	return out
 }
 
-// treeOf returns the directory that file URLs may not leave: the first base URL
-// with the scheme file.
+// treeOf returns the directory that file URLs must stay in: the first base URL with the
+// scheme file.
 func treeOf(bases []remote.URL) string {
 	for _, b := range bases {
 		if b.Scheme() == "file" {
-			return b.String() // no secret is in the path of a file
+			return b.String() // the path of a file URL contains no secret
 		}
 	}
 	return ""
 }
 
-// below puts a directory in front of a path and its alternates.
+// below prepends a directory to a path and its alternates.
 func below(dir string, paths []string) []string {
 	out := make([]string, len(paths))
 	for i, p := range paths {

@@ -2,8 +2,8 @@ package acquire
 
 import "sync/atomic"
 
-// Progress counts the work of a long operation, for people who wait. Its fields
-// may be read at any time.
+// Progress counts the work of a long operation, for display. Its fields may be read
+// concurrently.
 type Progress struct {
 	phase                                atomic.Value
 	Files, FilesTotal, Bytes, BytesTotal atomic.Int64

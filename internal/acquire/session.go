@@ -60,8 +60,8 @@ func (s *Session) Count(files, bytes int64) {
 	s.bytes.Add(bytes)
 }
 
-// FetchListed acquires a file into a batch, from below the directory dir of the
-// first base URL that has it.
+// FetchListed acquires a file into a batch, from the directory dir of the first base URL
+// that has it.
 func (s *Session) FetchListed(ctx context.Context, batch cas.Batch, bases []remote.URL, dir string, l repo.Listed) (Acquired, error) {
 	l.Path, l.Alternates = dir+l.Path, below(dir, l.Alternates)
 	return s.fetch(ctx, &transfer{listed: l, places: places{bases: bases}, batch: batch})
@@ -99,8 +99,8 @@ func (d *documents) Get(ctx context.Context, path string, max int64, prev *repo.
 	return d.get(ctx, d.base.Join(path), path, max, prev)
 }
 
-// GetURL downloads each URL once per session: a metalink names the mirrors and
-// later verifies what one of them has.
+// GetURL downloads each URL once per session: a metalink names the mirrors, and is later
+// used to verify a file of one of them.
 func (d *documents) GetURL(ctx context.Context, url remote.URL, max int64) (repo.Doc, error) {
 	s := d.s
 	s.mu.Lock()
@@ -130,8 +130,8 @@ func (d *documents) get(ctx context.Context, url remote.URL, path string, max in
 	}
 	if res.NotModified && prev != nil && (!res.LastModified.IsZero() && !prev.LastModified.IsZero() && !res.LastModified.Equal(prev.LastModified) ||
 		res.ETag != "" && res.ETag != prev.ETag) {
-		// The server says "not modified", but not for the file that we hold: it,
-		// or another server of that name, went back.
+		// The server answers "not modified", but not for the file that we hold: it, or
+		// another server with the same name, serves an older state.
 		return d.get(ctx, url, path, max, nil)
 	}
 	if res.NotModified {
@@ -155,9 +155,9 @@ func (d *documents) request(url remote.URL, max int64, prev *repo.Doc) fetch.Req
 	if prev != nil {
 		req.ETag = prev.ETag
 		if prev.URL == url.String() && url.Scheme() != "file" && !prev.LastModified.After(d.s.a.cfg.Now()) {
-			// A condition from another URL's file, which may be older, would make
-			// some servers answer "not modified"; copied trees have arbitrary
-			// times; and nothing is newer than a time in the future.
+			// Use a condition only for the same URL: with the time of another URL's file,
+			// which may be older, some servers would answer "not modified". Copied trees
+			// have arbitrary times, and nothing is newer than a time in the future.
 			req.IfModifiedSince = prev.LastModified
 		}
 	}

@@ -31,11 +31,11 @@ func (a *Acquirer) CheckSpace(ctx context.Context) error {
 }
 
 // Flush makes a batch durable before anything refers to its blobs. If the work is
-// interrupted, a later collection finds them. The batch holds them until the
-// caller has committed references to them and discards the batch.
+// interrupted, a later collection finds them. The batch holds the blobs until the caller
+// has committed references to them and discards the batch.
 func (a *Acquirer) Flush(ctx context.Context, batch cas.Batch) error { return a.Keep(ctx, batch, nil) }
 
-// Keep is Flush for a batch with acquired files, whose other digests it notes. A
+// Keep is Flush for a batch with acquired files, and also records their other digests. A
 // good copy of a corrupt blob repairs it.
 func (a *Acquirer) Keep(ctx context.Context, batch cas.Batch, acquired []Acquired) error {
 	digests := batch.Digests()
@@ -49,7 +49,7 @@ func (a *Acquirer) Keep(ctx context.Context, batch cas.Batch, acquired []Acquire
 	var aliases []meta.Alias
 	for i := range acquired {
 		if d := acquired[i].Digest; !pending[d] {
-			digests = append(digests, d) // flushed already
+			digests = append(digests, d) // already flushed
 		}
 		aliases = append(aliases, acquired[i].aliases()...)
 	}
@@ -62,9 +62,9 @@ func (a *Acquirer) Keep(ctx context.Context, batch cas.Batch, acquired []Acquire
 	return a.ClearCorrupt(ctx, a.corruptOf(digests)...)
 }
 
-// Hold makes a batch hold a blob that is about to be referenced, and restores it
-// from the quarantine if a collection has already moved it there. It may return
-// cas.ErrNotFound or cas.ErrCorrupt.
+// Hold makes a batch hold a blob that is about to be referenced, and restores the blob
+// from the quarantine if a collection has moved it there. cas.ErrNotFound,
+// cas.ErrCorrupt.
 func (a *Acquirer) Hold(ctx context.Context, batch cas.Batch, d cas.Digest) error {
 	if _, err := batch.Hold(ctx, d); !errors.Is(err, cas.ErrNotFound) {
 		return err

@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// maxUnknown bounds a file whose size is not in upstream's index, in bytes.
+// maxUnknown limits a file whose size is not in upstream's index, in bytes.
 const maxUnknown = 8 << 30
 
 // transfer is the transfer of one file from upstream into a batch of blobs.
@@ -41,7 +41,7 @@ type Acquired struct {
 	SHA512 string   // lower-case hex; empty if the file was not listed by it
 }
 
-// aliases returns the other digests that the blob is known by.
+// aliases returns the other known digests of the blob.
 func (g *Acquired) aliases() (out []meta.Alias) {
 	if g.SHA1 != [20]byte{} {
 		out = append(out, meta.Alias{Algo: meta.AliasSHA1, Other: g.SHA1[:], SHA256: g.Digest})
@@ -52,8 +52,8 @@ func (g *Acquired) aliases() (out []meta.Alias) {
 	return out
 }
 
-// run is the chain for every file: the places in their order, the digest, the
-// check of the format, the batch.
+// run acquires a file: it downloads the bytes from the places in their order, checks the
+// digest and the format, and adds the blob to the batch.
 func (a *Acquirer) run(ctx context.Context, t *transfer) (Acquired, error) {
 	w, err := t.batch.Create(ctx)
 	if err != nil {
@@ -118,7 +118,7 @@ func (a *Acquirer) get(ctx context.Context, t *transfer, dest cas.BlobWriter) (f
 	return from(more)
 }
 
-// checked puts a format's check of packages in front of the writer of a blob.
+// checked returns a writer that checks a package by its format and writes it to w.
 func (a *Acquirer) checked(u *upstream, rec *repo.Record, w cas.BlobWriter) (*checkedWriter, error) {
 	c := &checkedWriter{BlobWriter: w}
 	if rec == nil {

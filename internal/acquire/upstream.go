@@ -15,7 +15,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// upstream is a mirror as a source of files.
+// upstream is a mirror, seen as a source of files.
 type upstream struct {
 	config.Mirror
 	format Format
@@ -29,7 +29,7 @@ type upstream struct {
 	serving  map[remote.URL]served // by base URL
 }
 
-// upstream returns the mirror with a name. It may return config.ErrUnknownMirror.
+// upstream returns the mirror with a name. config.ErrUnknownMirror.
 func (a *Acquirer) upstream(name string) (*upstream, error) {
 	mirrors := a.current.Load().mirrors
 	if u := mirrors[name]; u != nil {
@@ -39,8 +39,7 @@ func (a *Acquirer) upstream(name string) (*upstream, error) {
 	return nil, fmt.Errorf("%w: %s (configured: %s)", config.ErrUnknownMirror, name, strings.Join(names, ", "))
 }
 
-// Keyring returns the keyring of a mirror, which is read once, or nil if it has
-// none.
+// Keyring returns the keyring of a mirror, or nil if it has none. It is read once.
 func (a *Acquirer) Keyring(mirror string) (*sign.Keyring, error) {
 	u, err := a.upstream(mirror)
 	if err != nil {
@@ -70,7 +69,7 @@ func (u *upstream) loadKeyring() (*sign.Keyring, error) {
 // again.
 const namedFor = 10 * time.Minute
 
-// baseURLs returns the base URLs of a mirror; none of a local one.
+// baseURLs returns the base URLs of a mirror; none if it is local.
 func (a *Acquirer) baseURLs(ctx context.Context, u *upstream) ([]remote.URL, error) {
 	if urls := u.BaseURLs(); len(urls) > 0 || u.Local {
 		return urls, nil

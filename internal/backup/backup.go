@@ -26,13 +26,13 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// Installation is what to back up.
+// Installation is the installation to back up.
 type Installation struct {
 	Store   *bolt.Store
 	Blobs   cas.Store
 	DataDir string
 	KeyFile string
-	// LogKeyFile is the key of the transparency log; "", or no such file: none.
+	// LogKeyFile is the key of the transparency log; "" or an absent file: none.
 	LogKeyFile string
 	// Hold prevents collections until release is called; nil: none can run.
 	Hold    func(context.Context) (release func(), err error)
@@ -40,13 +40,13 @@ type Installation struct {
 	Now     func() time.Time
 }
 
-// installationKey is the name under which the metadata keeps a random text that
-// identifies the installation.
+// installationKey is the name of the note with the random text that identifies the
+// installation.
 const installationKey = "installation"
 
-// Create copies an installation to dir, as the first or the next backup. The copy
-// is consistent; syncs and freezes may continue during the backup. It may return
-// ErrDirectory, ErrFormat, ErrDamaged, ErrNoSpace or ErrBusy.
+// Create copies an installation to dir, as the first or the next backup. The copy is
+// consistent and durable; syncs and freezes may continue during the backup. ErrDirectory,
+// ErrFormat, ErrDamaged, ErrNoSpace, ErrBusy.
 func Create(ctx context.Context, in Installation, dir string, p *acquire.Progress) (*api.BackupResult, error) {
 	id, err := in.id(ctx)
 	if err != nil {
@@ -54,7 +54,7 @@ func Create(ctx context.Context, in Installation, dir string, p *acquire.Progres
 	}
 	res, err := in.create(ctx, id, dir, p)
 	if errors.Is(err, durable.ErrUnknown) {
-		// The state of the backup's disk is unknown, not that of ours.
+		// The state of the backup's disk is unknown, not that of this installation.
 		err = errors.New(err.Error())
 	}
 	if err != nil {
@@ -115,8 +115,8 @@ type target struct {
 	blobs cas.Store
 }
 
-// openTarget opens the directory of a backup for writing, and removes what an
-// interrupted run left behind. It may return ErrDirectory.
+// openTarget opens the directory of a backup for writing, and removes what an interrupted
+// run left behind. ErrDirectory.
 func openTarget(dir, id string) (_ *target, err error) {
 	t := &target{dir: dir, id: id}
 	if t.root, err = os.OpenRoot(dir); err != nil {
@@ -222,7 +222,7 @@ func (t *target) newState(at time.Time) (string, error) {
 	}
 }
 
-// prune deletes what does not belong to the newest backup.
+// prune deletes the files that do not belong to the newest backup.
 func (t *target) prune(ctx context.Context, d *document, blobs []cas.Digest, p *acquire.Progress) error {
 	p.SetPhase("removing old files")
 	if err := t.removeStates(d); err != nil {
@@ -245,7 +245,7 @@ type backup struct {
 	t     *target
 	p     *acquire.Progress
 	doc   *document
-	copy  *bolt.Store // metadata as it is in the backup
+	copy  *bolt.Store // the metadata in the backup
 	state string      // path
 
 	copied, copiedBytes int64
@@ -271,7 +271,7 @@ func (b *backup) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.copy.Close()) }()
-	// A damaged state must not replace a good one.
+	// Damaged metadata must not replace a good backup.
 	if err := b.copy.Damage(); err != nil {
 		return err
 	}
@@ -327,7 +327,7 @@ func (b *backup) metadata(ctx context.Context) error {
 	return nil
 }
 
-// has reports whether the backup already has a blob. One of a different size was
+// has reports whether the backup already has a blob. A blob of a different size was
 // damaged there.
 func (b *backup) has(ctx context.Context, info cas.Info) (bool, error) {
 	st, err := b.t.blobs.Stat(ctx, info.Digest)
@@ -370,7 +370,7 @@ func (b *backup) blobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A repair moves a blob to the quarantine and back.
+	// A repair moves a blob to the quarantine and back, so look again.
 	again := b.vanished
 	b.vanished = nil
 	for _, d := range again {
@@ -386,12 +386,12 @@ func (b *backup) blobs(ctx context.Context) error {
 	return c.flush(ctx)
 }
 
-// unreadable reports whether an error is what a failing disk returns.
+// unreadable reports whether an error is one that a failing disk returns.
 func unreadable(err error) bool {
 	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG) || errors.Is(err, syscall.EUCLEAN)
 }
 
-// blob copies one blob. It records a damaged one.
+// blob copies one blob. If the blob is damaged, it records that.
 func (b *backup) blob(ctx context.Context, c *copier, d cas.Digest) error {
 	r, err := b.in.Blobs.Open(ctx, d)
 	if errors.Is(err, cas.ErrNotFound) {
@@ -434,7 +434,7 @@ func (b *backup) needed(ctx context.Context, d cas.Digest) (needed bool, err err
 }
 
 // absent looks for blobs that are stored according to the metadata but that the
-// installation has lost, even if the backup has an earlier copy: nobody else would
+// installation has lost, even if the backup has an earlier copy: otherwise nobody would
 // notice until the next fsck.
 func (b *backup) absent(ctx context.Context) error {
 	b.p.SetPhase("looking for missing blobs")

@@ -25,8 +25,7 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// world is an installation under test. Its metadata refers to the blobs that
-// it was given.
+// world is an installation under test. Its metadata refers to the blobs that were put.
 type world struct {
 	t     *testing.T
 	data  string
@@ -84,7 +83,7 @@ func (w *world) put(text string) cas.Digest {
 	return info.Digest
 }
 
-// refer makes a recording of its own refer to a blob.
+// refer makes a separate recording refer to a blob.
 func (w *world) refer(d cas.Digest) {
 	w.t.Helper()
 	r := d.String()
@@ -128,14 +127,13 @@ func (w *world) create(dir string) *api.BackupResult {
 	return res
 }
 
-// restored is where a backup was restored to.
+// destination returns a directory to restore a backup to.
 func destination(t *testing.T) backup.Destination {
 	dir := t.TempDir()
 	return backup.Destination{DataDir: filepath.Join(dir, "data"), KeyFile: filepath.Join(dir, "keys", "key.asc"), LogKeyFile: filepath.Join(dir, "keys", "log")}
 }
 
-// checkRestored compares a restored data directory with the blobs that it must
-// have, and no others.
+// checkRestored checks that a restored data directory contains exactly the wanted blobs.
 func checkRestored(t *testing.T, to backup.Destination, want ...cas.Digest) {
 	t.Helper()
 	if err := backup.CheckRestored(to.DataDir); err != nil {
@@ -195,8 +193,8 @@ func restore(t *testing.T, dir string) backup.Destination {
 	return to
 }
 
-// What was backed up is restored, with the signing key and the mark, for its
-// owner alone; the backup can be checked with sha256sum.
+// A backup is restored with the signing key and the mark, readable only by its owner.
+// sha256sum can check the backup.
 func TestBackupAndRestore(t *testing.T) {
 	w := newWorld(t)
 	want := []cas.Digest{w.put(""), w.put("a"), w.put(strings.Repeat("long", 1<<20))}
@@ -239,7 +237,7 @@ func TestBackupAndRestore(t *testing.T) {
 	}
 }
 
-// The next backup copies what is new, and drops what nothing needs any more.
+// The next backup copies new blobs, and deletes unreferenced ones.
 func TestIncremental(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.put("a"), w.put("b")
@@ -267,7 +265,7 @@ func TestIncremental(t *testing.T) {
 	}
 }
 
-// cut is a context that ends at the n-th time that somebody looks.
+// cut is a context that ends at its n-th check.
 type cut struct {
 	context.Context
 	left int
@@ -280,8 +278,8 @@ func (c *cut) Err() error {
 	return nil
 }
 
-// A backup that is interrupted at any point leaves the earlier one valid, and
-// can be repeated.
+// An interruption of a backup at any point leaves the earlier backup valid, and the
+// backup can be repeated.
 func TestBackupInterrupted(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.put("a"), w.put("b")
@@ -324,8 +322,8 @@ func TestBackupInterrupted(t *testing.T) {
 	checkRestored(t, restore(t, dir), b, c)
 }
 
-// Damaged and missing blobs are named, and the rest is copied; a whole copy
-// from before is kept.
+// Damaged and missing blobs are reported, and the others are copied. An intact copy of an
+// earlier backup is kept.
 func TestDamagedInstallation(t *testing.T) {
 	w := newWorld(t)
 	kept, good := w.put("kept"), w.put("good")
@@ -369,7 +367,7 @@ func TestDamagedInstallation(t *testing.T) {
 	}
 }
 
-// late is a blob store from which a blob is away when it is first opened.
+// late is a blob store in which a blob is absent when it is first opened.
 type late struct {
 	cas.Store
 	away cas.Digest
@@ -383,7 +381,7 @@ func (l *late) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 	return l.Store.Open(ctx, d)
 }
 
-// A blob that a repair takes away for a moment is looked for again.
+// A blob that a repair removes for a moment is looked up again.
 func TestBlobComesBack(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.put("a"), w.put("b")
@@ -513,7 +511,7 @@ func TestRefusedDirectories(t *testing.T) {
 	}
 }
 
-// Too small a disk is told before anything is copied to it.
+// A full disk is reported before anything is copied to it.
 func TestNoSpace(t *testing.T) {
 	w := newWorld(t)
 	w.put(strings.Repeat("x", 8<<20))
@@ -536,7 +534,7 @@ func TestNoSpace(t *testing.T) {
 	}
 }
 
-// Two at a time are refused.
+// A second backup at the same time is refused.
 func TestBusy(t *testing.T) {
 	w := newWorld(t)
 	w.put("a")

@@ -41,7 +41,7 @@ type counter struct{ n int64 }
 
 func (c *counter) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
 
-// source reads for a copy: it stops with its context, counts, and keeps read
+// source reads for a copy. It stops with its context, counts the bytes, and keeps read
 // errors separate from write errors.
 type source struct {
 	ctx   context.Context
@@ -64,8 +64,8 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A batch of copies becomes durable after this many blobs or bytes, which an
-// interruption may cause to be copied again.
+// Limits of a batch of copies: it becomes durable after this many blobs or bytes. After
+// an interruption they may have to be copied again.
 const (
 	batchBlobs = 1000
 	batchBytes = 256 << 20
@@ -125,14 +125,13 @@ func (c *copier) flush(ctx context.Context) error {
 
 func (c *copier) discard() { c.batch.Discard() }
 
-// lock locks a directory until the returned file is closed. It may return
-// ErrBusy.
+// lock locks a directory until the returned file is closed. ErrBusy.
 func lock(dir string, how int) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	// Some network file systems cannot lock a directory; it is not locked there.
+	// Some network file systems cannot lock a directory. Then continue without a lock.
 	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err == unix.EWOULDBLOCK {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", dir, ErrBusy)
@@ -140,7 +139,7 @@ func lock(dir string, how int) (*os.File, error) {
 	return f, nil
 }
 
-// checkSpace fails if the file system of dir has fewer than need bytes free.
+// checkSpace returns ErrNoSpace if the file system of dir has fewer than need bytes free.
 func checkSpace(dir string, need int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
@@ -167,7 +166,8 @@ func resolve(p string) (string, error) {
 	return real, err
 }
 
-// apart refuses a backup below the data directory, or the reverse.
+// apart refuses a backup inside the data directory, or a data directory inside the
+// backup.
 func apart(dir, data string) error {
 	d, err := resolve(dir)
 	if err != nil {
@@ -200,14 +200,14 @@ func makeDir(dir string) error {
 	if p := st.Mode().Perm(); p&0o022 != 0 {
 		return fmt.Errorf("%w: %s: others can write to it (mode %04o), expected 0700", ErrDirectory, dir, p)
 	}
-	// We may not be allowed to read a parent directory of another user.
+	// Its parent may belong to another user and not be readable.
 	if err := durable.SyncDir(filepath.Dir(filepath.Clean(dir))); !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return nil
 }
 
-// names lists a directory, without what a new file system contains.
+// names lists a directory, without the entries of a new file system.
 func names(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -1,8 +1,7 @@
 // Package backup copies an installation to a directory and back.
 //
-// A backup has one consistent state: metadata as seen by one read transaction,
-// every blob that this metadata can refer to, the signing key and the mark of the
-// installation.
+// A backup contains one consistent state: metadata as seen by one read transaction, every
+// blob that this metadata can refer to, the signing key and the mark of the installation.
 //
 //	backup.json               what is in the backup; written last: without it the backup is incomplete
 //	snapd-backup              says that the directory is a backup, and of which installation; written first
@@ -38,10 +37,11 @@ import (
 )
 
 var (
-	// ErrInDatabase means that the metadata is not in a file of this machine.
+	// ErrInDatabase means that the metadata is in a database, and not in a file of this
+	// machine.
 	ErrInDatabase = errclass.New(errclass.Usage, "the metadata is in PostgreSQL: back up the database with its tools (pg_dump, pg_basebackup), and the data directory besides")
-	// ErrDirectory means that a directory cannot be used: it contains something
-	// else, or is in a place where it would do harm.
+	// ErrDirectory means that a directory cannot be used: it contains other files, or is
+	// in an unsuitable place.
 	ErrDirectory = errclass.New(errclass.Conflict, "directory refused")
 	// ErrNoBackup means that a directory is not a backup.
 	ErrNoBackup = errclass.New(errclass.NotFound, "no backup")
@@ -86,7 +86,7 @@ const maxSmall = 1 << 20
 // document is backup.json.
 type document struct {
 	Format       int       `json:"format"`
-	Version      string    `json:"snapd"` // version of the program that made it
+	Version      string    `json:"snapd"` // version of the program that made the backup
 	Time         time.Time `json:"time"`  // of the metadata
 	Installation string    `json:"installation"`
 	State        string    `json:"state"` // name of the directory
@@ -118,8 +118,7 @@ func (d *document) file(name string) (file, bool) {
 	return d.Files[i], true
 }
 
-// readDocument reads backup.json. It may return ErrNoBackup, ErrIncomplete,
-// ErrFormat or ErrDamaged.
+// readDocument reads backup.json. ErrNoBackup, ErrIncomplete, ErrFormat, ErrDamaged.
 func readDocument(root *os.Root) (*document, error) {
 	data, err := regfile.ReadIn(root, documentName, maxDocument)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,7 +129,7 @@ func readDocument(root *os.Root) (*document, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	// The format first: a newer one may have other fields.
+	// Check the format first: a newer one may have other fields.
 	var m mark
 	if err := json.Unmarshal(data, &m); err != nil {
 		return nil, fmt.Errorf("%w: %s/%s: %w", ErrDamaged, root.Name(), documentName, err)
@@ -171,7 +170,7 @@ func (d *document) check() error {
 	return nil
 }
 
-// readMark reads the mark of a backup. It may return fs.ErrNotExist.
+// readMark reads the mark of a backup. fs.ErrNotExist.
 func readMark(root *os.Root) (*mark, error) {
 	data, err := regfile.ReadIn(root, markName, 1<<16)
 	if err != nil {
@@ -200,7 +199,7 @@ func eachBlob(r io.Reader, f func(cas.Digest) error) error {
 			return fmt.Errorf("%w: %s: line %d: expected a SHA-256 and a name", ErrDamaged, sumsName, n)
 		}
 		if !strings.HasPrefix(name, blobsName+"/") {
-			continue // of the state, which backup.json lists
+			continue // a file of the state, which backup.json lists
 		}
 		if name != casdir.Name(d) {
 			return fmt.Errorf("%w: %s: line %d: %q, expected %q", ErrDamaged, sumsName, n, name, casdir.Name(d))

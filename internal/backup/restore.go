@@ -45,25 +45,24 @@ func CheckRestored(dataDir string) error {
 	return fmt.Errorf("data directory %s: %w", dataDir, ErrRestoring)
 }
 
-// Destination is where a backup is restored to.
+// Destination is the target of a restore.
 type Destination struct {
 	DataDir string
 	KeyFile string
-	// LogKeyFile is where the key of the transparency log goes; "": the backup has none.
+	// LogKeyFile is the file for the key of the transparency log; "": it is not restored.
 	LogKeyFile string
 	// AllowDamaged completes the restore without the blobs that are damaged or
 	// missing in the backup.
 	AllowDamaged bool
-	// Prepare is called with the restored metadata before it gets its name; it
-	// may be nil.
+	// Prepare, which may be nil, is called with the restored metadata before it gets its
+	// name.
 	Prepare func(context.Context, *bolt.Store) error
 }
 
-// Restore copies the backup in dir to a data directory that is absent or empty,
-// or that an interrupted Restore left behind. It verifies every file. The
-// metadata gets its name last. If blobs are damaged, the error is ErrDamaged and
-// the result lists them. It may also return ErrDirectory, ErrNoBackup,
-// ErrIncomplete, ErrFormat, ErrNoSpace or ErrBusy.
+// Restore copies the backup in dir to a data directory that is absent or empty, or that
+// an interrupted Restore left behind. It verifies every file. The metadata gets its name
+// last. If blobs are damaged, the error is ErrDamaged and the result lists them. Other
+// errors are ErrDirectory, ErrNoBackup, ErrIncomplete, ErrFormat, ErrNoSpace and ErrBusy.
 func Restore(ctx context.Context, dir string, to Destination, p *acquire.Progress) (*api.RestoreResult, error) {
 	r := &restore{to: to, p: p, res: &api.RestoreResult{Dir: dir, DataDir: to.DataDir, Faults: []api.VerifyFault{}}}
 	if err := r.run(ctx, dir); err != nil {
@@ -86,7 +85,7 @@ func (r *restore) run(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer r.from.Close()
-	locked, err := lock(dir, unix.LOCK_SH) // a backup would delete files
+	locked, err := lock(dir, unix.LOCK_SH) // a backup in progress would delete files
 	if err != nil {
 		return err
 	}
@@ -116,7 +115,7 @@ func (r *restore) run(ctx context.Context, dir string) (err error) {
 	return r.complete(ctx, keys)
 }
 
-// key is a key of the backup and where it goes.
+// key is a key of the backup and the file to restore it to.
 type key struct {
 	file string
 	data []byte
@@ -139,7 +138,7 @@ func (r *restore) keys() ([]key, error) {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			return nil, err
-		case string(there) != string(data) && filepath.Dir(k.file) != r.to.DataDir: // in the data directory claim decides
+		case string(there) != string(data) && filepath.Dir(k.file) != r.to.DataDir: // claim checks keys in the data directory
 			return nil, fmt.Errorf("%w: the %s %s differs from that of the backup", ErrDirectory, k.what, k.file)
 		}
 		keys = append(keys, key{k.file, data})
@@ -147,7 +146,7 @@ func (r *restore) keys() ([]key, error) {
 	return keys, nil
 }
 
-// putKeys writes the keys that are not there yet.
+// putKeys writes the keys that do not exist yet.
 func putKeys(keys []key) error {
 	for _, k := range keys {
 		if err := os.MkdirAll(filepath.Dir(k.file), 0o700); err != nil {
@@ -181,8 +180,8 @@ func missingIsDamage(name string, err error) error {
 	return err
 }
 
-// claim creates and marks the data directory, or finds that an earlier Restore
-// did. The directory is locked until the returned file is closed.
+// claim creates and marks the data directory, or accepts one that an earlier Restore
+// marked. The directory is locked until the returned file is closed.
 func (r *restore) claim() (_ *os.File, err error) {
 	dir := r.to.DataDir
 	if err := makeDir(dir); err != nil {
@@ -319,8 +318,8 @@ func (r *restore) sums(ctx context.Context) (_ *os.File, err error) {
 	return f, err
 }
 
-// count adds up what is still to be copied, and checks that there is enough
-// space.
+// count counts the blobs and bytes that are still to be copied, and checks that there is
+// enough space.
 func (r *restore) count(ctx context.Context, to cas.Reader, sums io.Reader) error {
 	r.p.SetPhase("counting blobs")
 	var blobs, bytes, files, need int64
@@ -328,7 +327,7 @@ func (r *restore) count(ctx context.Context, to cas.Reader, sums io.Reader) erro
 		blobs++
 		st, err := r.from.Lstat(casdir.Name(d))
 		if err != nil {
-			return ctx.Err() // reported when it is copied
+			return ctx.Err() // reported when the blob is copied
 		}
 		bytes += st.Size()
 		if _, err := to.Stat(ctx, d); errors.Is(err, cas.ErrNotFound) {
@@ -351,10 +350,10 @@ func (r *restore) count(ctx context.Context, to cas.Reader, sums io.Reader) erro
 	return checkSpace(r.to.DataDir, need)
 }
 
-// blob copies one blob. It records a damaged one.
+// blob copies one blob. If the blob is damaged, it records that.
 func (r *restore) blob(ctx context.Context, to cas.Reader, c *copier, d cas.Digest) error {
 	if _, err := to.Stat(ctx, d); !errors.Is(err, cas.ErrNotFound) {
-		return err // verified when it was copied
+		return err // nil: it was verified when it was copied
 	}
 	object := "blob " + d.String()
 	f, err := regfile.OpenIn(r.from, casdir.Name(d))

@@ -21,8 +21,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// A restore that is interrupted at any point leaves a directory that is known
-// to be incomplete, and can be repeated.
+// An interruption of a restore at any point leaves a directory that is marked as
+// incomplete, and the restore can be repeated.
 func TestRestoreInterrupted(t *testing.T) {
 	w := newWorld(t)
 	want := []cas.Digest{w.put("a"), w.put("b"), w.put("c")}
@@ -143,8 +143,8 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 }
 
-// Without the damaged blobs the rest can be restored, when that is asked for;
-// what was copied before is not copied again.
+// If requested, everything except the damaged blobs is restored. Blobs that were copied
+// before are not copied again.
 func TestAllowDamaged(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.put("a"), w.put("b")
@@ -172,8 +172,8 @@ func TestAllowDamaged(t *testing.T) {
 	}
 }
 
-// A package that was fetched with its mirror must be in the backup; one that
-// waits for the first client need not.
+// A package that was downloaded with its mirror must be in the backup. One that waits for
+// its first client need not be.
 func TestMissingPackages(t *testing.T) {
 	for download, want := range map[string]int{config.All: 1, config.OnDemand: 0} {
 		w := mirrortest.New(t, func(m *config.Mirror) { m.Download, m.Sources = download, false })

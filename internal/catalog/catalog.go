@@ -38,7 +38,7 @@ var (
 	ErrNoUpstreamIndices = errclass.New(errclass.NotFound, "it has no upstream indices")
 )
 
-// Metadata is what a Catalog reads.
+// Metadata is the part of meta.Store that a Catalog reads.
 type Metadata interface {
 	meta.Catalog
 	Damage() error
@@ -46,8 +46,7 @@ type Metadata interface {
 	NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
 }
 
-// Format reads what is mirrored. It may also be a repo.DeltaLister and a
-// repo.Expander.
+// Format reads mirrored files. It may also be a repo.DeltaLister and a repo.Expander.
 type Format interface {
 	Suites(m config.Mirror) ([]repo.SuiteName, error)
 	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
@@ -60,7 +59,7 @@ type Format interface {
 	ClientKinds() []string
 }
 
-// Config has the parts of a Catalog.
+// Config contains the parts of a Catalog.
 type Config struct {
 	Mirrors []config.Mirror
 	Formats repo.Formats[Format]
@@ -135,8 +134,8 @@ func (c *Catalog) ArchiveOf(mirror string) string {
 	return mirror
 }
 
-// MirrorOf returns the mirror that an archive of that interface stands for. A mirror
-// is also known by its own name.
+// MirrorOf returns the mirror of an archive of that interface. An archive may also have
+// the name of its mirror.
 func (c *Catalog) MirrorOf(archive string) string {
 	for _, m := range c.Mirrors() {
 		if m.Archive == archive {
@@ -158,17 +157,16 @@ func (c *Catalog) Suites(m config.Mirror) ([]repo.SuiteName, error) {
 	return f.Suites(m)
 }
 
-// Epoch returns the number of the current epoch. It grows after each change of
-// the published snapshots, freezes or bytes, so a lookup stays valid until the
+// Epoch returns the number of the current epoch. It increases after each change of the
+// published snapshots, freezes or bytes, so the result of a lookup is valid until the
 // next epoch.
 func (c *Catalog) Epoch() uint64 { return c.epoch.Load() }
 
-// Changed starts a new epoch. Call it after a commit that publishes or removes
-// something.
+// Changed starts a new epoch. Call it after a commit that publishes or removes an object.
 func (c *Catalog) Changed() { c.epoch.Add(1) }
 
-// Forget drops the roots that are cached by the number of their generation, because
-// another generation may get the number of one that was lost.
+// Forget drops the cached roots. Call it after the metadata lost commits: a new
+// generation may get the number of a lost one, by which roots are cached.
 func (c *Catalog) Forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -24,10 +24,10 @@ func (c *Catalog) ListChannels(ctx context.Context) (Entry, error) {
 }
 
 // ChannelEntry finds <mirror>/<path> of a channel, which shows the freeze fr: the
-// documents that were signed at its last move, and else the files of the freeze.
-// Clients that read an index before the channel was moved find the files of
-// earlier freezes for meta.ChannelGrace. The files of ClientConfigs are not among
-// them. It may return meta.ErrNotFound.
+// documents that were signed at its last move, or otherwise the files of the freeze. For
+// meta.ChannelGrace after a move, clients that read an index before it still find the
+// files of earlier freezes. The files of ClientConfigs are not included.
+// meta.ErrNotFound.
 func (c *Catalog) ChannelEntry(ctx context.Context, ch *meta.Channel, fr *meta.Frozen, p string) (Entry, error) {
 	if p == "" {
 		return c.channelTop(fr), nil
@@ -60,7 +60,7 @@ func (c *Catalog) ChannelEntry(ctx context.Context, ch *meta.Channel, fr *meta.F
 		}
 		was, werr := c.channelFile(ctx, ch, before, p)
 		if werr == nil && was.File != nil {
-			was.Volatile = true // its time ends
+			was.Volatile = true // it is served only for a limited time
 			undated := *was.File
 			undated.Modified = Undated
 			was.File = &undated
@@ -73,7 +73,7 @@ func (c *Catalog) ChannelEntry(ctx context.Context, ch *meta.Channel, fr *meta.F
 	return e, err
 }
 
-// channelTop lists what is below a channel.
+// channelTop lists the names directly below a channel.
 func (c *Catalog) channelTop(fr *meta.Frozen) Entry {
 	d := &Dir{Names: []string{KeyName}}
 	for _, cc := range c.ClientConfigs(fr) {
@@ -85,8 +85,8 @@ func (c *Catalog) channelTop(fr *meta.Frozen) Entry {
 	return Entry{Dir: d}
 }
 
-// channelFile finds a file or directory of a mirror of a freeze, without the
-// documents that are signed for the freeze alone.
+// channelFile finds a file or directory of a mirror of a freeze, except documents that
+// are signed for the freeze alone.
 func (c *Catalog) channelFile(ctx context.Context, ch *meta.Channel, fr *meta.Frozen, p string) (Entry, error) {
 	name, rest, _ := strings.Cut(p, "/")
 	i := fr.MirrorIndex(name)
@@ -113,9 +113,10 @@ func (c *Catalog) channelFile(ctx context.Context, ch *meta.Channel, fr *meta.Fr
 	if e.File == nil {
 		return e, nil
 	}
-	// Another freeze may have had another file here, newer or older: also a package, which
-	// upstream replaced without a new version. And one with the same path has another name
-	// by hash.
+	// Another freeze may have had another file at this path, newer or older: even a
+	// package, if upstream replaced it without a new version, or an index that is requested
+	// by another hash. Give the files of each move a new date, so that clients do not resume
+	// a partial download of the other file (see Undated).
 	moved := *e.File
 	moved.Modified = ch.Moved
 	e.File = &moved

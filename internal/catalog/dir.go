@@ -11,8 +11,8 @@ import (
 )
 
 // Dir returns the names directly below a directory of a snapshot: of its signed
-// documents, of the files that these list, and of packages. Directories end in a
-// slash. It returns meta.ErrNotFound if there are none.
+// documents, of the files that these list, and of packages. Names of directories end in a
+// slash. meta.ErrNotFound if the directory does not exist.
 func (c *Catalog) Dir(ctx context.Context, snap *meta.Snapshot, dir string, limit int) (names []string, more bool, err error) {
 	f, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {

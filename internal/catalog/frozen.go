@@ -55,8 +55,8 @@ func (c *Catalog) ListFreezes(ctx context.Context) (Entry, error) {
 	return Entry{Dir: d}, nil
 }
 
-// FrozenEntry finds a stored file of a freeze, or a directory. The files of
-// ClientConfigs are not stored. It may return meta.ErrNotFound.
+// FrozenEntry finds a stored file of a freeze, or a directory. The files of ClientConfigs
+// are not stored. meta.ErrNotFound.
 func (c *Catalog) FrozenEntry(ctx context.Context, fr *meta.Frozen, p string) (Entry, error) {
 	if p == "" {
 		return c.frozenTop(fr), nil
@@ -99,8 +99,8 @@ func (c *Catalog) frozenTop(fr *meta.Frozen) Entry {
 	return Entry{Dir: d, Immutable: true}
 }
 
-// frozenDocument finds the documents beside the mirrors of a freeze. ok is false
-// if p is not one of them.
+// frozenDocument finds the documents beside the mirrors of a freeze. ok is false if p is
+// another file.
 func (c *Catalog) frozenDocument(ctx context.Context, fr *meta.Frozen, p string) (e Entry, ok bool, err error) {
 	stored := func(f repo.File, immutable bool) (Entry, bool, error) {
 		return Entry{File: blob(f.SHA256, f.Size, fr.Date, p), Name: p, Immutable: immutable, Frozen: true}, true, nil
@@ -149,9 +149,8 @@ type frozenMirror struct {
 	upstream *meta.Snapshot // for a whole mirror that was not imported
 }
 
-// lookup finds a file in the derived tree or, for a whole mirror, in what its
-// generations list. Upstream's own signed documents are not included. It may
-// return meta.ErrNotFound.
+// lookup finds a file in the derived tree or, for a whole mirror, among the files that
+// its generations list, except upstream's signed documents. meta.ErrNotFound.
 func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
 	tree := ctx
 	if m.upstream != nil {
@@ -180,7 +179,7 @@ func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
 			// The frozen Release does not list it, so it is not served.
 			return nil, err
 		}
-		// The plain variant of an index that is stored compressed.
+		// This is the plain variant of an index that is stored compressed.
 		f.Modified = m.fr.Date
 	}
 	return f, nil
@@ -250,9 +249,9 @@ func (m *frozenMirror) addUpstream(ctx context.Context, dir string, d *Dir) erro
 	return nil
 }
 
-// serves reports whether a whole mirror serves a file that upstream lists, or a
-// file below a directory: all packages, and those files of its suites that the
-// frozen index lists.
+// serves reports whether a whole mirror serves a file that upstream lists, or a file
+// below a directory. It serves all packages, and those files of its suites that the
+// frozen root lists.
 func (m *frozenMirror) serves(ctx context.Context, p string, dir bool) (bool, error) {
 	if !dir {
 		f, err := m.cfg.Formats.Of(m.part.Type)
@@ -288,9 +287,8 @@ func (m *frozenMirror) serves(ctx context.Context, p string, dir bool) (bool, er
 	return false, nil
 }
 
-// Replay finds a file among upstream's own indices and signatures that the i-th
-// mirror of a freeze rests on, or a package of the freeze. It may return
-// ErrNoUpstreamIndices or meta.ErrNotFound.
+// Replay finds a file among upstream's indices and signatures of the i-th mirror of a
+// freeze, or a package of the freeze. ErrNoUpstreamIndices, meta.ErrNotFound.
 func (c *Catalog) Replay(ctx context.Context, fr *meta.Frozen, i int, p string) (*Found, error) {
 	m := &fr.Mirrors[i]
 	notFound := fmt.Errorf("%s in freeze %s: %w", p, fr.Name, meta.ErrNotFound)

@@ -18,12 +18,12 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Undated is the Last-Modified of a file that another one has replaced at its path, and
-// that is still served by hash to clients that read the Release file before the change.
-// apt gives a partial download the Last-Modified of the response, or the present time if
-// the response has none, and resumes it if the file that is now at the path has the same
-// time. No file at its path has this one. Besides `latest` and channels, a redirection to
-// one snapshot after the other also changes the file at a path.
+// Undated is the Last-Modified of a file that another one has replaced at its path, but
+// that is still served by its hash to clients that read the Release file before the
+// change. apt gives a partial download the Last-Modified of the response, or the present
+// time if the response has none. It resumes the download if the file that is now at the
+// path has the same time. No file at its path has this one. The file at a path changes in
+// `latest`, in a channel, and if a redirection leads to one snapshot after the other.
 var Undated = time.Unix(0, 0).UTC()
 
 // Found is the file at a path of a snapshot.
@@ -38,7 +38,7 @@ type Found struct {
 	Plain *acquire.Variant
 	// Package is the stanza of a package file.
 	Package *meta.Fact
-	// Delta: the file turns an older package into a newer one.
+	// Delta means that the file turns an older package into a newer one.
 	Delta bool
 }
 
@@ -62,9 +62,9 @@ func (f *finder) want(l repo.Listed) acquire.File {
 	return acquire.File{Mirror: f.snap.Mirror, Listed: l, From: remote.NewURL(f.snap.FromURL)}
 }
 
-// Lookup finds the file at a path of a snapshot, or at a by-hash name of another one.
-// latest adds what only the newest state of an archive has: paths of packages that were
-// removed. It may return meta.ErrNotFound.
+// Lookup finds the file at a path of a snapshot, or at a by-hash name of another
+// snapshot. latest also finds packages that only earlier snapshots contain.
+// meta.ErrNotFound.
 func (c *Catalog) Lookup(ctx context.Context, snap *meta.Snapshot, p string, latest bool) (*Found, error) {
 	format, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
@@ -122,8 +122,8 @@ func (f *finder) pkg(ctx context.Context, p string) (*Found, error) {
 	return found, err
 }
 
-// upstreamTime prefers the Last-Modified that upstream sent with a file. An index that was
-// made for an Undated answer has none.
+// upstreamTime sets the Last-Modified that upstream sent with a file, if it is known. An
+// index that was made for an Undated answer has none.
 func (f *finder) upstreamTime(ctx context.Context, found *Found) error {
 	info, err := f.cfg.Blobs.Stat(ctx, found.Digest)
 	if errors.Is(err, cas.ErrNotFound) {
@@ -251,8 +251,8 @@ func withPath(files []repo.Listed, p string) (repo.Listed, bool) {
 	return repo.Listed{}, false
 }
 
-// expanded finds a file that a listed file lists in turn. It downloads the listed
-// file if it is not stored.
+// expanded finds a file that is listed by a listed file. It downloads the listed file if
+// it is not stored.
 func (s *suiteFinder) expanded(ctx context.Context, rel string) (repo.Listed, bool, error) {
 	for _, gr := range s.gen.Groups {
 		if gr.Form.Path == rel {
@@ -297,11 +297,11 @@ func (s *suiteFinder) expand(ctx context.Context, x repo.Expander, list repo.Lis
 	return x.Expand(list.Path, io.LimitReader(r, MaxDocument))
 }
 
-// listed describes a file in the root; l's path is relative to the suite.
+// listed describes a file of the root. The path of l is relative to the suite.
 func (s *suiteFinder) listed(ctx context.Context, l repo.Listed) (*Found, error) {
 	dir := s.format.SuiteDir(s.suite)
 	found := &Found{Size: l.Size, Digest: l.SHA256, Modified: s.root.Date}
-	var names []string // by hash, strongest first; the root's paths are relative to the suite
+	var names []string // by-hash names, strongest first; the root's paths are relative to the suite
 	if s.root.ByHash {
 		for _, a := range l.Alternates {
 			names = append(names, dir+a)
@@ -351,7 +351,8 @@ func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, e
 		if l, ok := s.present(p, func(l repo.Listed) bool { return l.SHA256 == d }); ok {
 			found, err := s.listed(ctx, l)
 			if err == nil && !s.latest {
-				// The name is the content, so it has not changed since it was first seen.
+				// The name identifies the content, so it has not changed since it was
+				// first seen.
 				found.Modified = s.root.Date
 			}
 			return found, err
@@ -361,8 +362,8 @@ func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, e
 		if l, ok := s.present(p, func(l repo.Listed) bool { return l.SHA512 == hx }); ok {
 			return s.listed(ctx, l)
 		}
-		// Another generation's file: known if it was also listed by SHA-256, or
-		// stored.
+		// It is a file of another generation. Its SHA-256 is known if that was also
+		// listed, or if the file is stored.
 		d, err := s.cfg.Meta.Alias(ctx, meta.AliasSHA512, []byte(hx))
 		if errors.Is(err, meta.ErrNotFound) {
 			return nil, s.notFound(p)
@@ -374,7 +375,7 @@ func (s *suiteFinder) byHash(ctx context.Context, p, algo, hx string) (*Found, e
 	return nil, s.notFound(p)
 }
 
-// present finds the first of the root's files that is meant by a by-hash name p: it is in
+// present finds the first of the root's files that a by-hash name p identifies: it is in
 // the same directory and has the digest.
 func (s *suiteFinder) present(p string, same func(repo.Listed) bool) (first repo.Listed, ok bool) {
 	dir, prefix := path.Dir(path.Dir(path.Dir(p))), s.format.SuiteDir(s.suite)
@@ -403,7 +404,7 @@ func (s *suiteFinder) earlier(ctx context.Context, p string, d cas.Digest) (*Fou
 	}
 	found.Modified = Undated
 	if found.Plain != nil {
-		// It is made from what that generation has.
+		// The index is made from the variant that this generation keeps.
 		g, err := s.lastWith(ctx, l)
 		switch {
 		case err == nil:
@@ -430,8 +431,8 @@ func (s *suiteFinder) lastWith(ctx context.Context, l meta.Listing) (*meta.Gener
 	return s.cfg.Meta.Generation(ctx, s.snap.Mirror, s.suite, gen)
 }
 
-// variant returns the stored form of an index that a generation has only compressed; nil
-// for other files. p is relative to the mirror.
+// variant returns the stored variant of an index that a generation keeps only compressed;
+// nil for other files. p is relative to the mirror.
 func (s *suiteFinder) variant(g *meta.Generation, p string) *acquire.Variant {
 	dir := s.format.SuiteDir(s.suite)
 	for _, gr := range g.Groups {

@@ -21,7 +21,7 @@ func (c *Catalog) FetchFound(ctx context.Context, f *Found) (cas.Info, error) {
 func (c *Catalog) OpenFound(ctx context.Context, f *Found) (io.ReadSeekCloser, int64, error) {
 	want := f.Want
 	if f.Plain != nil {
-		// A blob that can be made is one that can be opened.
+		// Open also finds blobs that can be made again.
 		b, err := c.cfg.Blobs.Open(ctx, f.Digest)
 		switch {
 		case err == nil:

@@ -8,8 +8,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// RunningRecording returns a recording that accepts requests. It may return
-// meta.ErrNotFound or ErrStopped.
+// RunningRecording returns a recording that accepts requests. meta.ErrNotFound,
+// ErrStopped.
 func (c *Catalog) RunningRecording(ctx context.Context, name string) (*meta.Recording, error) {
 	rec, err := c.cfg.Meta.Recording(ctx, name)
 	if err == nil && !rec.Stopped.IsZero() {
@@ -18,8 +18,8 @@ func (c *Catalog) RunningRecording(ctx context.Context, name string) (*meta.Reco
 	return rec, err
 }
 
-// RecordedSnapshot returns the snapshot of a mirror that a recording uses. It may
-// return meta.ErrNotFound or meta.ErrGone.
+// RecordedSnapshot returns the snapshot of a mirror that a recording uses.
+// meta.ErrNotFound, meta.ErrGone.
 func (c *Catalog) RecordedSnapshot(ctx context.Context, rec *meta.Recording, mirror string) (*meta.Snapshot, error) {
 	i := rec.Pin(mirror)
 	if i < 0 {
@@ -28,9 +28,8 @@ func (c *Catalog) RecordedSnapshot(ctx context.Context, rec *meta.Recording, mir
 	return c.cfg.Meta.Snapshot(ctx, mirror, rec.Pins[i].Timestamp)
 }
 
-// RecordedEntry finds a path of a snapshot through a recording. Delta files are
-// left out, because a recording is about the packages themselves. It may return
-// meta.ErrNotFound.
+// RecordedEntry finds a path of a snapshot through a recording. It finds no delta files,
+// because a recording lists the packages themselves. meta.ErrNotFound.
 func (c *Catalog) RecordedEntry(ctx context.Context, rec *meta.Recording, snap *meta.Snapshot, p string) (Entry, error) {
 	e, err := c.snapshotEntry(ctx, snap, p, false)
 	if err != nil {

@@ -20,7 +20,7 @@ const Latest = "latest"
 type Ref struct {
 	Snapshot *meta.Snapshot
 	Frozen   *meta.Frozen
-	// Channel is the channel that was named, and shows Frozen.
+	// Channel is the channel that was named and shows Frozen; nil otherwise.
 	Channel *meta.Channel
 }
 
@@ -39,8 +39,8 @@ var timestampLayouts = []string{
 	"2006-01-02T15:04", "20060102T1504Z0700", "20060102T1504", "2006-01-02", "20060102",
 }
 
-// ParseTimestamp parses an ISO 8601 timestamp, basic or extended, to a UTC
-// second. A plain date is the start of that day, 00:00:00Z. It may return ErrRef.
+// ParseTimestamp parses an ISO 8601 timestamp, basic or extended, to a UTC second. A
+// plain date is the start of that day, 00:00:00Z. ErrRef.
 func ParseTimestamp(s string) (time.Time, error) {
 	if len(s) <= 40 {
 		for _, layout := range timestampLayouts {
@@ -53,10 +53,9 @@ func ParseTimestamp(s string) (time.Time, error) {
 }
 
 // ResolveRef resolves a reference: the name of a freeze, the name of a channel for the
-// freeze that it shows, or MIRROR@TIMESTAMP or
-// MIRROR@latest for a snapshot. A timestamp selects the newest snapshot at or
-// before it. It may return ErrRef, config.ErrUnknownMirror, meta.ErrNotFound, or
-// meta.ErrGone if the snapshot at that timestamp was removed.
+// freeze that it shows, or MIRROR@TIMESTAMP or MIRROR@latest for a snapshot. A timestamp
+// selects the newest snapshot at or before it. ErrRef, config.ErrUnknownMirror,
+// meta.ErrNotFound; meta.ErrGone if the snapshot at that timestamp was removed.
 func (c *Catalog) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 	if strings.Contains(ref, "@") {
 		s, err := c.ResolveSnapshot(ctx, ref)
@@ -115,9 +114,9 @@ func (c *Catalog) ResolveSnapshot(ctx context.Context, ref string) (snap *meta.S
 	return snap, err
 }
 
-// ResolvePast is ResolveRef for references from users. A time in the future is
-// not a snapshot yet: ErrRef. The notice says that the time is after the newest
-// snapshot, which is used instead: upstream may have changed in between.
+// ResolvePast is ResolveRef for references from users. For a time in the future it
+// returns ErrRef. For a time after the newest snapshot it returns that snapshot and a
+// notice, because upstream may have changed in between.
 func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice string, err error) {
 	r, err = c.ResolveRef(ctx, ref)
 	name, at, dated := strings.Cut(ref, "@")
@@ -150,9 +149,9 @@ func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice st
 	return r, notice, nil
 }
 
-// LatestOfAll returns the newest snapshot of every configured mirror. A mirror
-// without one would silently be missing from a freeze or recording, so
-// ErrNoSnapshot names each.
+// LatestOfAll returns the newest snapshot of every configured mirror. ErrNoSnapshot, with
+// their names, if mirrors have no snapshot: they would silently be missing from a freeze
+// or recording.
 func (c *Catalog) LatestOfAll(ctx context.Context) (out []*meta.Snapshot, err error) {
 	mirrors := c.Mirrors()
 	if len(mirrors) == 0 {
@@ -196,7 +195,7 @@ func (c *Catalog) ResolveChannel(ctx context.Context, name string) (Ref, error) 
 		if !errors.Is(err, meta.ErrNotFound) {
 			return Ref{Frozen: f, Channel: ch}, err
 		}
-		// It was moved on, and the freeze removed, between the two questions.
+		// The channel was moved, and the freeze removed, between the two queries.
 		now, again := c.cfg.Meta.Channel(ctx, name)
 		if again != nil {
 			return Ref{}, again
@@ -207,9 +206,8 @@ func (c *Catalog) ResolveChannel(ctx context.Context, name string) (Ref, error) 
 	}
 }
 
-// CheckName checks that a freeze, channel or recording may have a name: it has the
-// documented form, and is neither a mirror nor "latest". It may return ErrRef or
-// ErrNameTaken.
+// CheckName checks that a freeze, channel or recording may have a name: the name must
+// have the documented form, and be neither a mirror nor "latest". ErrRef, ErrNameTaken.
 func (c *Catalog) CheckName(ctx context.Context, name string) error {
 	switch {
 	case !config.ValidName(name):

@@ -11,14 +11,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// MaxDocument bounds a signed document, in bytes.
+// MaxDocument limits a signed document, in bytes.
 const MaxDocument = 64 << 20
 
-// maxRoots bounds the memory used by parsed roots: one of a Debian suite takes
-// about 1 MB.
+// maxRoots limits the number of cached roots. One of a Debian suite takes about 1 MB.
 const maxRoots = 24
 
-// rootKey names a generation.
+// rootKey identifies a generation.
 type rootKey struct {
 	mirror string
 	suite  repo.SuiteName

@@ -15,25 +15,25 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// MaxNames bounds the names in a directory.
+// MaxNames limits the names in a directory.
 const MaxNames = 20_000
 
-// Entry is what a path of the served tree stands for. At most one of File, Dir
-// and Redirect is set; if none is, nothing has that path.
+// Entry is the object at a path of the served tree. At most one of File, Dir and Redirect
+// is set. If none is set, the path does not exist.
 type Entry struct {
 	File *Found
 	Name string // of File, for its content type
 	Dir  *Dir
 	// Redirect is the path to use instead, relative to the same tree.
 	Redirect string
-	// Immutable: what the path stands for never changes.
+	// Immutable means that the object at the path never changes.
 	Immutable bool
-	// Frozen: a freeze promised the file, even if an error is returned with it.
-	// Any error except "try again" is then a fault of this server.
+	// Frozen means that a freeze promises the file, even if an error is returned with it.
+	// Then any error except "try again" is a fault of this server.
 	Frozen bool
-	// Certificates: the file contains OpenPGP certificates, whatever its name.
+	// Certificates means that the file contains OpenPGP certificates, whatever its name.
 	Certificates bool
-	// Volatile: what the path stands for may change within an epoch.
+	// Volatile means that the object at the path may change within an epoch.
 	Volatile bool
 }
 
@@ -49,13 +49,13 @@ func blob(d cas.Digest, size int64, modified time.Time, p string) *Found {
 	return f
 }
 
-// now is what the machine interface of snapshot.debian.org calls the newest
-// timestamp.
+// now is the name of the newest timestamp in the machine interface of
+// snapshot.debian.org.
 const now = "now"
 
-// ArchiveEntry finds <archive>/<timestamp>/<path>; the archive is a mirror or what
-// MirrorOf knows. It may return meta.ErrNotFound, meta.ErrGone if that snapshot was
-// removed, or ErrRef if the timestamp is invalid.
+// ArchiveEntry finds <archive>/<timestamp>/<path>. The archive is a mirror, or a name
+// that MirrorOf knows. meta.ErrNotFound; meta.ErrGone if that snapshot was removed;
+// ErrRef if the timestamp is invalid.
 func (c *Catalog) ArchiveEntry(ctx context.Context, p string) (Entry, error) {
 	archive, rest, _ := strings.Cut(p, "/")
 	if archive == "" {
@@ -92,8 +92,8 @@ func (c *Catalog) ArchiveEntry(ctx context.Context, p string) (Entry, error) {
 	return c.snapshotEntry(ctx, snap, p, false)
 }
 
-// archivedAt finds the newest snapshot at or before a timestamp. A removed one is
-// ErrGone, never another.
+// archivedAt finds the newest snapshot at or before a timestamp. If that snapshot was
+// removed, it returns ErrGone and never another snapshot.
 func (c *Catalog) archivedAt(ctx context.Context, mirror, at string) (*meta.Snapshot, error) {
 	if at == now {
 		return c.cfg.Meta.Latest(ctx, mirror)
@@ -161,9 +161,9 @@ func (c *Catalog) listTimestamps(ctx context.Context, mirror string) (Entry, err
 	}
 }
 
-// DigestEntry finds a stored blob, or a package file that a snapshot has, by
-// HASH[/NAME]: its SHA-256 or SHA-1 in hexadecimal, and a name for clients. For other
-// strings it finds nothing.
+// DigestEntry finds a stored blob, or a package file of a snapshot, by HASH[/NAME]: its
+// SHA-256 or SHA-1 in hexadecimal, and a name for clients. cas.ErrNotFound, or
+// meta.ErrNotFound for a SHA-1. For other strings it returns an empty Entry.
 func (c *Catalog) DigestEntry(ctx context.Context, p string) (Entry, error) {
 	hx, name, _ := strings.Cut(p, "/")
 	raw, err := hex.DecodeString(hx)
@@ -191,8 +191,8 @@ func (c *Catalog) DigestEntry(ctx context.Context, p string) (Entry, error) {
 	return e, err
 }
 
-// fileEntry finds a package file that is not stored in the newest snapshot that has
-// it; absent where no configured mirror has.
+// fileEntry finds a package file that is not stored, in the newest snapshot that contains
+// it. It returns absent if no snapshot of a configured mirror does.
 func (c *Catalog) fileEntry(ctx context.Context, d cas.Digest, absent error) (Entry, error) {
 	owners, err := c.cfg.Meta.OwnersOf(ctx, []cas.Digest{d})
 	if err != nil {

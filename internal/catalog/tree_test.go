@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// entry is what a test expects of an Entry.
+// entry is the expected Entry of a path.
 type entry struct {
 	file      string // content
 	names     []string

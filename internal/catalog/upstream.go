@@ -16,8 +16,8 @@ type Upstream struct {
 	Path   string // relative to the mirror
 }
 
-// Upstreams returns the mirrors that have a base URL above a host and path, the
-// longest base first. http and https count as the same upstream.
+// Upstreams returns the mirrors that have a base URL above a host and path, the longest
+// base first. http and https URLs are the same upstream.
 func (c *Catalog) Upstreams(host, p string) []Upstream {
 	type hit struct {
 		Upstream

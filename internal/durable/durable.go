@@ -1,6 +1,5 @@
-// Package durable is the project's fsync discipline: the few ways in which a
-// file may reach the disk so that a power cut leaves either the old state or
-// the new one.
+// Package durable contains the few ways in which snapd writes files so that a power cut
+// leaves either the old state or the new one.
 //
 // Linux promises little. A rename is atomic for readers but is durable only
 // after the directory is synced; a file whose fsync failed once may report
@@ -21,12 +20,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnknown marks failures after which the state of the disk is not known: a
-// failed fsync, or a failed rename whose directory could not be synced.
+// ErrUnknown means that the state of the disk is unknown: fsync failed, or a rename was
+// made whose directory could not be synced.
 var ErrUnknown = errors.New("state on disk unknown")
 
-// SyncDir makes the entries of the directory at path durable, or the bytes of
-// a file.
+// SyncDir makes the entries of the directory at path durable, or the bytes of a file at
+// path.
 func SyncDir(path string) error {
 	d, err := os.Open(path)
 	if err != nil {
@@ -39,14 +38,14 @@ func SyncDir(path string) error {
 	return nil
 }
 
-// SyncFS flushes every dirty page and directory of the file system that holds
-// f: the batch form of fsync for thousands of small files (syncfs(2); since
-// Linux 5.8 it reports write-back errors that happened since the last call on
-// the same descriptor, so f should stay open between calls).
+// SyncFS flushes every dirty page and directory of the file system that contains f. For
+// thousands of small files it is faster than fsync. It calls syncfs(2), which since Linux
+// 5.8 reports write-back errors since the last call on the same descriptor, so f should
+// stay open between calls.
 //
-// On FUSE it does nothing: the kernel passes syncfs on to virtiofs alone
-// (fuse_sync_fs in fs/fuse/inode.c). There the error is errors.ErrUnsupported,
-// and files and directories must be synced one by one.
+// On FUSE, syncfs does nothing, except on virtiofs (fuse_sync_fs in fs/fuse/inode.c).
+// There SyncFS returns errors.ErrUnsupported, and the caller must sync files and
+// directories one by one.
 func SyncFS(f *os.File) error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(f.Fd()), &st); err == nil && st.Type == unix.FUSE_SUPER_MAGIC {
@@ -104,7 +103,7 @@ func Rewrite(path string, data []byte) error {
 	})
 }
 
-// replace replaces a file with a new one, which prepare gives its mode.
+// replace replaces a file with a new one, whose mode prepare sets.
 func replace(path string, data []byte, prepare func(f *os.File) error) (err error) {
 	dir, name := filepath.Split(path)
 	if dir == "" {

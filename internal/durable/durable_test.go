@@ -37,7 +37,7 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
-// A write that fails leaves what was there, and nothing else.
+// A failed write leaves the earlier contents, and no other file.
 func TestWriteFileFails(t *testing.T) {
 	dir := t.TempDir()
 	if err := durable.WriteFile(filepath.Join(dir, "missing", "file"), nil, 0o600); !errors.Is(err, fs.ErrNotExist) {

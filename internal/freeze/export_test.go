@@ -1,4 +1,4 @@
 package freeze
 
-// ParseWhole parses a manifest with package json alone.
+// ParseWhole parses a manifest only with package json.
 var ParseWhole = parseWhole

@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Compact is Run, but looks in the whole history for indices that can be made again, not
-// only in the generations that became old since the last run.
+// Compact is Run, but also compacts indices of the whole history, and not only of the
+// generations that became old since the last run.
 func (c *Collector) Compact(ctx context.Context) (*api.GCResult, error) {
 	return c.run(ctx, false, true)
 }
@@ -47,7 +47,7 @@ func (c *Collector) compact(ctx context.Context, all bool, res *api.GCResult) er
 	return errors.Join(failed...)
 }
 
-// compactEngine is what a compaction needs of the other parts.
+// compactEngine connects a compaction with the other parts of the Collector.
 type compactEngine struct {
 	formats  repo.Formats[Format]
 	catalog  Catalog

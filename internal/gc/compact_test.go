@@ -225,8 +225,8 @@ func TestCompactLostOrder(t *testing.T) {
 	}
 }
 
-// If the text in an order is damaged, nothing wrong is served, and the next index of the
-// suite is not a difference to it.
+// If the text in an order is damaged, no wrong bytes are served, and the next index of
+// the suite is not a difference to it.
 func TestCompactDamagedText(t *testing.T) {
 	const path = "dists/stable/main/Contents-amd64"
 	h := newHistory(t, 0)

@@ -38,15 +38,15 @@ func (c *counting) Walk(ctx context.Context, after cas.Digest, f func(cas.Info) 
 	return c.Store.Walk(ctx, after, f)
 }
 
-// work is what a collection did.
+// work is the work of a collection.
 type work struct {
 	Stats, Removed, Walks, Lookups int64
 	Blobs, Snapshots               int
 }
 
 // collectAmid counts the work of a collection that removes two snapshots, and the
-// versions of one package that only they contained, among so many packages and snapshots
-// that stay.
+// versions of one package that only they contained. Many other packages and snapshots
+// remain.
 func collectAmid(t *testing.T, packages, snapshots int) work {
 	keep := 10_000 * time.Hour
 	w := &world{World: mirrortest.New(t, func(m *config.Mirror) { m.Sources, m.Keep = false, config.Duration(keep) })}
@@ -60,8 +60,8 @@ func collectAmid(t *testing.T, packages, snapshots int) work {
 			second = s.Snapshot.Timestamp
 		}
 	}
-	// What came since the last collection is examined once; this test is about the next
-	// collection.
+	// Objects that are new since the last collection are examined once. This test is
+	// about the next collection.
 	w.collector(time.Hour, 0)
 	w.run(t, false)
 	w.SetNow(second.Add(keep))
@@ -83,8 +83,8 @@ func collectAmid(t *testing.T, packages, snapshots int) work {
 	return out
 }
 
-// The cost of a collection depends on what is removed, not on what stays. The test counts
-// operations and measures no time.
+// The cost of a collection depends on what is removed, not on what is kept. The test
+// counts operations and measures no time.
 func TestCost(t *testing.T) {
 	few, many := collectAmid(t, 3, 4), collectAmid(t, 300, 30)
 	if few.Snapshots != 2 || few.Walks != 0 {

@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Kinds of faults, by which they are summarised.
+// Kinds of faults, for the summary.
 const (
 	kindMissing       = "missing blob"
 	kindDamaged       = "damaged blob"
@@ -26,9 +26,9 @@ const (
 	kindTree          = "file of a freeze"
 )
 
-// Fsck checks metadata against itself, metadata against blobs and blobs against
-// their digests. With Repair it quarantines corrupt blobs and gets them again by
-// digest: from what is known, from req.From, or from upstream.
+// Fsck checks metadata against itself, metadata against blobs and blobs against their
+// digests. With Repair it quarantines corrupt blobs and stores them again by their
+// digests: from known contents, from req.From, or from upstream.
 func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetch.Client, p *acquire.Progress) (*api.FsckResult, error) {
 	if p == nil {
 		p = &acquire.Progress{}
@@ -68,7 +68,7 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 		if n == 0 || len(faults) == 0 {
 			break
 		}
-		// Metadata is rebuilt from blobs, too, and what is rebuilt may need more blobs.
+		// Metadata is also rebuilt from blobs, and rebuilt metadata may need more blobs.
 		if faults, err = c.fsckMetadata(ctx, true, res); err != nil {
 			return nil, err
 		}
@@ -92,8 +92,7 @@ func (c *Collector) Fsck(ctx context.Context, req *api.FsckRequest, client *fetc
 	return res, nil
 }
 
-// readBlobs reads every blob, and makes collection candidates of those that nothing
-// refers to.
+// readBlobs reads every blob, and makes unreferenced blobs collection candidates.
 func (c *Collector) readBlobs(ctx context.Context, res *api.FsckResult, p *acquire.Progress) (map[cas.Digest]*badBlob, error) {
 	p.SetPhase("counting blobs")
 	var files, size int64
@@ -129,8 +128,8 @@ func (c *Collector) fsckLog(ctx context.Context, repair bool, res *api.FsckResul
 	return err
 }
 
-// corruptBlobs reads every blob and says what is wrong with those that do not
-// have their digest.
+// corruptBlobs reads every blob, and returns those that do not have their digest, with
+// the reason.
 func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *acquire.Progress) (map[cas.Digest]*badBlob, error) {
 	bad := map[cas.Digest]*badBlob{}
 	err := c.blobs.Walk(ctx, cas.Digest{}, func(info cas.Info) error {
@@ -140,7 +139,7 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *ac
 		p.Bytes.Add(info.Size)
 		if err := cas.Check(ctx, c.blobs, info.Digest); err != nil {
 			if errors.Is(err, cas.ErrNotFound) {
-				return nil // collected since the walk listed it
+				return nil // removed since the walk listed it
 			} else if !errors.Is(err, cas.ErrCorrupt) {
 				return err
 			}
@@ -149,7 +148,7 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *ac
 			return c.acquirer.MarkCorrupt(ctx, info.Digest, "fsck", why)
 		}
 		if c.acquirer.Corrupt(info.Digest) != nil {
-			// An earlier read failed, and now every byte is right.
+			// An earlier read failed, but now the bytes are right.
 			return c.acquirer.ClearCorrupt(ctx, info.Digest)
 		}
 		return nil
@@ -157,7 +156,7 @@ func (c *Collector) corruptBlobs(ctx context.Context, res *api.FsckResult, p *ac
 	return bad, err
 }
 
-// missingBlobs adds blobs that the metadata says are here and that are not.
+// missingBlobs adds blobs that must be stored according to the metadata but are absent.
 func (c *Collector) missingBlobs(ctx context.Context, bad map[cas.Digest]*badBlob) error {
 	var after cas.Digest
 	for more := true; more; {
@@ -281,8 +280,8 @@ func (c *Collector) treeFaults(ctx context.Context, f *meta.Frozen) (wrong []str
 	if len(wrong) == 0 {
 		return nil, nil
 	}
-	// A node that cannot follow the changes may still remember a freeze that another one
-	// has removed. It does not remember trees.
+	// A node that cannot follow the changes may still have a freeze in its cache that
+	// another node has removed. It does not cache trees.
 	if _, err := c.st.TreeFaults(ctx, f.Name, nil); errors.Is(err, meta.ErrGone) {
 		return nil, nil
 	}
@@ -295,7 +294,7 @@ func (c *Collector) treeFaults(ctx context.Context, f *meta.Frozen) (wrong []str
 	return wrong, nil
 }
 
-// maxTreeList bounds the listing of a frozen tree, in bytes.
+// maxTreeList limits the listing of a frozen tree, in bytes.
 const maxTreeList = 512 << 20
 
 func (c *Collector) treeList(ctx context.Context, d cas.Digest) (*meta.Frozen, []meta.Node, error) {
@@ -306,7 +305,7 @@ func (c *Collector) treeList(ctx context.Context, d cas.Digest) (*meta.Frozen, [
 	return meta.DecodeTree(data)
 }
 
-// rebuild makes metadata anew out of other metadata and of blobs.
+// rebuild recreates metadata from other metadata and from blobs.
 func (c *Collector) rebuild(ctx context.Context) (changed, failed []string, err error) {
 	r := meta.Repairs{
 		Tree: c.treeList,
@@ -351,9 +350,9 @@ func (c *Collector) aliases(ctx context.Context) (out []meta.Alias, err error) {
 	return out, err
 }
 
-// unrepaired adds what an earlier repair took away and could not get: it stays
-// damaged until it comes, also where it need not be here. Of what nothing needs
-// any more the mark is taken back.
+// unrepaired adds blobs that an earlier repair removed and could not store again. They
+// stay missing until they are stored, even if they are not required. It clears the mark
+// of blobs that are no longer needed.
 func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]*badBlob) error {
 	marked, err := c.st.CorruptBlobs(ctx)
 	if err != nil {
@@ -381,7 +380,7 @@ func (c *Collector) unrepaired(ctx context.Context, bad map[cas.Digest]*badBlob)
 	return nil
 }
 
-// addOrphans makes candidates of blobs that nothing refers to, which interrupted work
+// addOrphans makes unreferenced blobs collection candidates, which interrupted work
 // leaves behind. It keeps and counts blobs that are older than the metadata's records,
 // because lost metadata may have referred to them.
 func (c *Collector) addOrphans(ctx context.Context) (unknown int, err error) {
@@ -415,7 +414,7 @@ func (c *Collector) neededBy(ctx context.Context, d cas.Digest) string {
 	return strings.Join(words, ", ")
 }
 
-// A scrub that is killed reads at most so much again.
+// Limits of what a scrub reads again after it was killed.
 const (
 	saveBlobs = 1000
 	saveBytes = 1 << 30

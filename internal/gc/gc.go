@@ -1,8 +1,8 @@
-// Package gc deletes what nothing refers to, and looks for damage.
+// Package gc deletes unreferenced data, and looks for damage.
 //
 // A collection has no mark phase: the metadata tracks references to generations and
-// blobs, and whatever loses a reference becomes a collection candidate. The cost of a
-// collection therefore depends on what was removed, not on what is kept.
+// blobs, and an object that loses a reference becomes a collection candidate. So the cost
+// of a collection depends on what was removed, not on what is kept.
 //
 // It runs beside syncs, freezes and readers. It claims candidates without a reference in
 // a short transaction, removes them from the blob store outside of it, and forgets them
@@ -33,16 +33,16 @@ import (
 	"example.org/snapd/internal/retention"
 )
 
-// Config has the parts of a Collector.
+// Config contains the parts of a Collector.
 type Config struct {
 	Formats  repo.Formats[Format]
 	Catalog  Catalog
 	Acquirer Acquirer
 	Meta     Metadata
 	Blobs    cas.Store
-	// Making reports whether a freeze with that name is being made. A tree without one
-	// was left behind by an interrupted freeze or removal. If Making is nil, such trees
-	// are kept.
+	// Making reports whether a freeze with that name is being made. Otherwise a tree
+	// without a freeze was left by an interrupted freeze or removal. If Making is nil,
+	// such trees are kept.
 	Making func(name string) bool
 	// Quarantine is how long removed blobs are kept before they are deleted.
 	Quarantine time.Duration
@@ -51,12 +51,12 @@ type Config struct {
 	// KeepIndices is how many of the newest generations of a suite keep their
 	// compressed indices; 0: all.
 	KeepIndices int
-	// Known are contents that need no download when they are lost, besides that of
-	// the empty file: keys of this server.
+	// Known are contents that a repair need not download, in addition to the empty file:
+	// keys of this server.
 	Known [][]byte
 	// TLog is the transparency log, which fsck checks; nil: none.
 	TLog Tiles
-	// Node is what this process calls itself in leases.
+	// Node is the name of this process in leases.
 	Node string
 	Log  *slog.Logger     // nil: none
 	Now  func() time.Time // nil: time.Now
@@ -68,14 +68,14 @@ type Format interface {
 	Decode(form string, r io.Reader) (io.ReadCloser, error)
 }
 
-// Tiles are the stored tree of a transparency log.
+// Tiles is the stored tree of a transparency log.
 type Tiles interface {
-	// Fsck says which tiles are damaged. With repair it replaces those that can be
-	// rebuilt, and says which.
+	// Fsck returns which tiles are damaged. With repair it replaces those that can be
+	// rebuilt, and returns which.
 	Fsck(ctx context.Context, repair bool) (faults, repaired []string, err error)
 }
 
-// Catalog knows the configured mirrors.
+// Catalog looks up the configured mirrors.
 type Catalog interface {
 	Mirror(name string) (config.Mirror, error)
 	Mirrors() []config.Mirror
@@ -85,7 +85,7 @@ type Catalog interface {
 	Changed()
 }
 
-// Acquirer downloads blobs again, and knows which blobs are corrupt.
+// Acquirer downloads blobs again, and records which blobs are corrupt.
 type Acquirer interface {
 	Fetch(ctx context.Context, f acquire.File) (cas.Info, error)
 	// Flush makes the blobs of a batch durable.
@@ -127,10 +127,10 @@ type Collector struct {
 	running, removed, removedBytes atomic.Int64 // see Progress
 }
 
-// Progress is what collections of this process did, and what one is doing.
+// Progress counts the collections of this process, and describes the running one.
 type Progress struct {
 	Running bool
-	Blobs   int64 // that were removed
+	Blobs   int64 // number of removed blobs
 	Bytes   int64
 }
 
@@ -163,8 +163,8 @@ const (
 	candidatePage = 200
 )
 
-// Hold makes collections wait until release is called. It first waits for a running one
-// to end.
+// Hold prevents collections until release is called. It first waits for a running
+// collection to end.
 func (c *Collector) Hold(ctx context.Context) (release func(), err error) {
 	select {
 	case c.one <- struct{}{}:
@@ -174,14 +174,14 @@ func (c *Collector) Hold(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// Run removes expired snapshots, then what only they needed, under a lease. It returns
-// meta.ErrLeased if another node is collecting. A dry run only reports what would be
-// removed.
+// Run removes expired snapshots, and then what only they referred to, under a lease. It
+// returns meta.ErrLeased if another node is collecting. A dry run only reports what would
+// be removed.
 func (c *Collector) Run(ctx context.Context, dryRun bool) (*api.GCResult, error) {
 	return c.run(ctx, dryRun, false)
 }
 
-// run is Run; all compacts the whole history.
+// run is Run. With all, it compacts the whole history.
 func (c *Collector) run(ctx context.Context, dryRun, all bool) (*api.GCResult, error) {
 	release, err := c.Hold(ctx)
 	if err != nil {
@@ -258,8 +258,8 @@ func (c *Collector) sound(ctx context.Context) error {
 	return nil
 }
 
-// rescue restores blobs from the quarantine that the metadata refers to, as may happen
-// after an older copy of the metadata was restored.
+// rescue restores quarantined blobs that the metadata refers to. That happens after an
+// older copy of the metadata was restored.
 func (c *Collector) rescue(ctx context.Context) error {
 	q, err := c.blobs.Quarantine(ctx)
 	if err != nil {
@@ -288,8 +288,8 @@ func (c *Collector) rescue(ctx context.Context) error {
 	return nil
 }
 
-// checkClock returns mirror.ErrClock if a sync was refused because of the clock: the age
-// of snapshots and blobs cannot be judged by it.
+// checkClock returns mirror.ErrClock if a sync was refused because of the clock: then it
+// cannot be used to judge the age of snapshots and blobs.
 func (c *Collector) checkClock(ctx context.Context) error {
 	var names []string
 	for _, m := range c.catalog.Mirrors() {
@@ -312,7 +312,7 @@ func (c *Collector) keep() (out []meta.Keep) {
 	return out
 }
 
-// making reports whether the freeze of a tree may be under way.
+// making reports whether the freeze of a tree may be in progress.
 func (c *Collector) making(name string) bool { return c.cfg.Making == nil || c.cfg.Making(name) }
 
 // snapshots removes expired snapshots.
@@ -351,8 +351,8 @@ func (c *Collector) trees(ctx context.Context) error {
 	return nil
 }
 
-// candidates removes the blobs that nothing refers to. If it stops between a removal and
-// its confirmation, the blob is an absent candidate.
+// candidates removes unreferenced blobs. If it stops between a removal and its
+// confirmation, the blob remains a candidate, and is absent.
 func (c *Collector) candidates(ctx context.Context, res *api.GCResult) error {
 	until := c.cfg.Now().Add(-c.cfg.Grace)
 	var after cas.Digest
@@ -437,8 +437,8 @@ func (c *Collector) preview(ctx context.Context, res *api.GCResult) error {
 			return err
 		}
 	}
-	// What the collection itself quarantines is too young to be deleted, unless the
-	// quarantine keeps nothing.
+	// Blobs that the collection itself quarantines are too young to be deleted, unless
+	// the quarantine keeps nothing.
 	now := c.cfg.Now()
 	cutoff := now.Add(-c.quarantineTime())
 	if now.Before(cutoff) {
@@ -519,8 +519,8 @@ func (c *Collector) Explain(ctx context.Context, digest string) (*api.Explain, e
 // described limits how many snapshots are named individually.
 const described = 5
 
-// describe describes holders. It names the snapshots that something holds, and counts the
-// others if they are many.
+// describe describes holders. It names the snapshots that another object holds, and only
+// counts the others if there are many.
 func (c *Collector) describe(holders []meta.Holder, going map[string]bool) (out []string) {
 	now := c.cfg.Now()
 	var plain []string

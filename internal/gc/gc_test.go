@@ -83,14 +83,14 @@ func (w *world) has(t *testing.T, d cas.Digest) bool {
 	return err == nil
 }
 
-// A collection removes expired snapshots and what only they needed. A dry run reports
-// exactly that, and changes nothing.
+// A collection removes expired snapshots and what only they referred to. A dry run
+// reports exactly that, and changes nothing.
 func TestKeep(t *testing.T) {
 	w := newWorld(t, 150*time.Minute, -time.Hour)
 	for range 4 {
 		w.release()
 	}
-	// The tree of an interrupted freeze is removed, too.
+	// The tree of an interrupted freeze is also removed.
 	if err := w.Store().PutTree(t.Context(), "4.1", []meta.Node{{Path: "debian/x", Digest: w.digest(t, 1), Size: 1}}); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestKeep(t *testing.T) {
 	want := *dry
 	want.DryRun = false
 	if d := cmp.Diff(&want, w.run(t, false)); d != "" {
-		t.Errorf("the dry run did not say what was done:\n%s", d)
+		t.Errorf("the dry run differs from the collection:\n%s", d)
 	}
 	for n := 1; n <= 5; n++ {
 		if got, want := w.has(t, w.digest(t, n)), n > 2; got != want {
@@ -189,7 +189,7 @@ func TestQuarantine(t *testing.T) {
 	}
 	dry.DryRun = false
 	if d := cmp.Diff(dry, w.run(t, false)); d != "" {
-		t.Errorf("the dry run did not say what was done:\n%s", d)
+		t.Errorf("the dry run differs from the collection:\n%s", d)
 	}
 }
 
@@ -334,7 +334,7 @@ func TestUnderWay(t *testing.T) {
 	w.SetNow(w.Now().Add(2 * time.Hour))
 	w.run(t, false)
 	if w.has(t, info.Digest) || len(trees()) != 0 {
-		t.Errorf("what was cut short stays: blob %v, trees %v", w.has(t, info.Digest), trees())
+		t.Errorf("the remains of interrupted work were not removed: blob %v, trees %v", w.has(t, info.Digest), trees())
 	}
 }
 
@@ -387,8 +387,8 @@ func TestSyncBesideCollection(t *testing.T) {
 	}
 }
 
-// Fsck finds rot and loss, names what needs it, and repairs from upstream or from a
-// backup. Long because it is one story from beginning to end.
+// Fsck finds corrupt and missing blobs, says what refers to them, and repairs them from
+// upstream or from a backup. Long because it is one story from beginning to end.
 func TestFsck(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	fsck := func(repair bool) *api.FsckResult {
@@ -432,9 +432,9 @@ func TestFsck(t *testing.T) {
 		t.Fatal(err)
 	}
 	if res := fsck(false); len(res.Faults) != 0 || w.Corrupt(d) != nil {
-		t.Errorf("after a passing failure: %+v, %v", res, w.Corrupt(d))
+		t.Errorf("after a transient failure: %+v, %v", res, w.Corrupt(d))
 	}
-	// What upstream no longer has stays lost, and is said to be.
+	// Blobs that upstream no longer has remain lost, and are reported.
 	body, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -472,7 +472,8 @@ func TestFsck(t *testing.T) {
 	}
 }
 
-// What needs no download is never lost: the empty file, and what Config.Known has.
+// Contents that need no download are never lost: the empty file, and those in
+// Config.Known.
 func TestRepairKnown(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	known := []byte("a public key")
@@ -532,7 +533,7 @@ func TestRepairAgain(t *testing.T) {
 	}
 }
 
-// A collection waits while it is held off, and gives up when its context ends.
+// A collection waits during a hold, and gives up when its context ends.
 func TestHold(t *testing.T) {
 	c := newWorld(t, 0, time.Hour).c
 	release, err := c.Hold(t.Context())
@@ -542,7 +543,7 @@ func TestHold(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if _, err := c.Run(ctx, false); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("collection while it is held off: %v", err)
+		t.Errorf("collection during a hold: %v", err)
 	}
 	release()
 	if _, err := c.Run(t.Context(), false); err != nil {

@@ -12,24 +12,25 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// made lists the indices that are made from a blob of their order.
+// made contains, for each blob of an order, the indices that are made from it.
 type made map[cas.Digest][]*madeIndex
 
-// madeIndex is an index of a generation that is made.
+// madeIndex is an index of which a generation does not keep a variant, and which is made
+// again.
 type madeIndex struct {
 	mirror string
 	suite  repo.SuiteName
 	gen    uint32
 	index  string
 	form   repo.Listed
-	tried  bool // to keep its variant again
+	tried  bool // whether keeping its variant was tried
 	err    error
 }
 
-// keepVariants takes back the compactions that rest on an order which is lost: each
-// generation keeps the compressed variant of its index again, out of the quarantine,
-// from another snapd, or from upstream. Those without a variant stay as they are, and are
-// in the error.
+// keepVariants reverses the compactions that depend on a lost order: each generation
+// keeps the compressed variant of its index again, from the quarantine, from another
+// snapd, or from upstream. Indices whose variant is not found are not changed, and are in
+// the error.
 func (c *Collector) keepVariants(ctx context.Context, order cas.Digest, bad map[cas.Digest]*badBlob, src *source) (err error) {
 	if src.made == nil {
 		if src.made, err = c.findMade(ctx, bad); err != nil {
@@ -48,7 +49,7 @@ func (c *Collector) keepVariants(ctx context.Context, order cas.Digest, bad map[
 	return errors.Join(failed...)
 }
 
-// findMade finds what is made from blobs that are corrupt or missing. It reads every
+// findMade finds the indices that are made from corrupt or missing blobs. It reads every
 // generation of the snapshots of the configured mirrors.
 func (c *Collector) findMade(ctx context.Context, bad map[cas.Digest]*badBlob) (made, error) {
 	out := made{}
@@ -102,8 +103,8 @@ func (c *Collector) addMade(ctx context.Context, mirror string, s meta.SnapshotS
 	return nil
 }
 
-// keepVariant stores the compressed variant of an index again, and lets its generation
-// keep it.
+// keepVariant stores the compressed variant of an index, and makes its generation keep
+// it.
 func (c *Collector) keepVariant(ctx context.Context, x *madeIndex, src *source) error {
 	batch := c.blobs.NewBatch()
 	defer batch.Discard()
@@ -117,7 +118,7 @@ func (c *Collector) keepVariant(ctx context.Context, x *madeIndex, src *source) 
 	}
 	done, err := c.st.KeepIndex(ctx, x.mirror, x.suite, x.gen, x.index)
 	if err == nil && done {
-		c.cfg.Log.Info("an index is kept again", "repo", x.mirror, "suite", string(x.suite), "generation", x.gen, "path", x.form.Path)
+		c.cfg.Log.Info("an index keeps its compressed variant again", "repo", x.mirror, "suite", string(x.suite), "generation", x.gen, "path", x.form.Path)
 	}
 	return err
 }

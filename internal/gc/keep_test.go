@@ -41,7 +41,8 @@ func TestLostOrdersAreLookedUpOnce(t *testing.T) {
 	}
 }
 
-// An order that something else still needs, when no index rests on it any more, is lost.
+// An order that another object still refers to is reported as lost, even if no index is
+// made from it any more.
 func TestOrderIsNeededOtherwise(t *testing.T) {
 	h := newHistory(t, 4)
 	h.compact(t)

@@ -39,13 +39,13 @@ func (b *badBlob) kind() string {
 	return kindDamaged
 }
 
-// sorted are the digests in ascending order.
+// sorted returns the digests in ascending order.
 func sorted(bad map[cas.Digest]*badBlob) []cas.Digest {
 	return slices.SortedFunc(maps.Keys(bad), func(a, b cas.Digest) int { return slices.Compare(a[:], b[:]) })
 }
 
-// repairBlobs tries to bring back each blob that it has not tried before, and
-// returns how many came back.
+// repairBlobs tries to restore each blob that it has not tried before, and returns how
+// many it restored.
 func (c *Collector) repairBlobs(ctx context.Context, bad map[cas.Digest]*badBlob, src *source, res *api.FsckResult) (n int, err error) {
 	if src.roots == nil && len(bad) > 0 {
 		if src.roots, err = c.findRoots(ctx); err != nil {
@@ -69,19 +69,18 @@ func (c *Collector) repairBlobs(ctx context.Context, bad map[cas.Digest]*badBlob
 	return n, nil
 }
 
-// source is what the user named to get lost blobs from: another snapd, or a
-// directory with blobs.
+// source is the user's source of lost blobs: another snapd, or a directory with blobs.
 type source struct {
 	name   string
 	client *fetch.Client
 	url    remote.URL
 	dir    *os.Root
-	roots  *roots // what no index lists; nil: not looked for yet
-	made   made   // what is made from lost blobs; nil: not looked for yet
+	roots  *roots // documents that no index lists; nil: not looked for yet
+	made   made   // the indices that are made from lost blobs; nil: not looked for yet
 }
 
-// openSource opens the URL of another snapd, or the absolute path of a backup or
-// data directory; "" is neither. errclass.Usage.
+// openSource opens the URL of another snapd, or the absolute path of a backup or data
+// directory. For "" it returns an empty source. errclass.Usage.
 func openSource(from string, client *fetch.Client) (*source, error) {
 	s := &source{name: from, client: client}
 	switch {
@@ -109,7 +108,7 @@ func (s *source) close() {
 	}
 }
 
-// write copies a blob to w. Whoever calls it checks the digest.
+// write copies a blob to w. The caller checks the digest.
 func (s *source) write(ctx context.Context, d cas.Digest, w cas.BlobWriter) (modified time.Time, err error) {
 	if s.dir == nil {
 		res, err := s.client.Get(ctx, fetch.Request{
@@ -136,13 +135,13 @@ func (s *source) write(ctx context.Context, d cas.Digest, w cas.BlobWriter) (mod
 	return st.ModTime(), nil
 }
 
-// roots are the parts of the newest generations that no index lists.
+// roots are the blobs of the newest generations that no index lists.
 type roots struct {
 	documents map[cas.Digest][]acquire.File // signed documents, which upstream may still have
-	contents  map[cas.Digest][]byte         // what needs no download: also certificates of the configured keyrings
+	contents  map[cas.Digest][]byte         // contents that need no download, including certificates of the configured keyrings
 }
 
-// findRoots finds what the newest snapshots of the configured mirrors rest on.
+// findRoots finds such blobs of the newest snapshots of the configured mirrors.
 func (c *Collector) findRoots(ctx context.Context) (*roots, error) {
 	out := &roots{documents: map[cas.Digest][]acquire.File{}, contents: map[cas.Digest][]byte{}}
 	know := func(data []byte) { out.contents[cas.Sum(data)] = data }
@@ -184,8 +183,8 @@ func (c *Collector) findRoots(ctx context.Context) (*roots, error) {
 	return out, nil
 }
 
-// repair brings a blob back. A corrupt copy goes to the quarantine first, so
-// that nothing serves it meanwhile.
+// repair restores a blob. It first moves a corrupt copy to the quarantine, so that
+// nothing serves it in the meantime.
 func (c *Collector) repair(ctx context.Context, d cas.Digest, bad map[cas.Digest]*badBlob, src *source) error {
 	if !bad[d].missing {
 		removed, err := c.blobs.RemoveCorrupt(ctx, d)
@@ -209,7 +208,7 @@ func (c *Collector) repair(ctx context.Context, d cas.Digest, bad map[cas.Digest
 	return c.acquirer.ClearCorrupt(ctx, d)
 }
 
-// bring stores a blob again that is absent, from the nearest place that has it.
+// bring stores an absent blob again, from the nearest place that has it.
 func (c *Collector) bring(ctx context.Context, d cas.Digest, src *source) error {
 	if data, ok := src.roots.contents[d]; ok {
 		return c.put(ctx, d, func(w cas.BlobWriter) (time.Time, error) {
@@ -245,7 +244,7 @@ func (c *Collector) bring(ctx context.Context, d cas.Digest, src *source) error 
 	return errors.Join(errs...)
 }
 
-// put stores what write writes, if it has the digest.
+// put stores the bytes that write writes, if they have the digest.
 func (c *Collector) put(ctx context.Context, d cas.Digest, write func(cas.BlobWriter) (modified time.Time, err error)) error {
 	batch := c.blobs.NewBatch()
 	defer batch.Discard()
@@ -264,7 +263,7 @@ func (c *Collector) put(ctx context.Context, d cas.Digest, write func(cas.BlobWr
 	return c.acquirer.Flush(ctx, batch)
 }
 
-// wants lists where upstream might still have a blob.
+// wants lists the files by which upstream may still have a blob.
 func (c *Collector) wants(ctx context.Context, d cas.Digest) (out []acquire.File, err error) {
 	owners, err := c.st.OwnersOf(ctx, []cas.Digest{d})
 	if err != nil {

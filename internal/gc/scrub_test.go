@@ -17,7 +17,7 @@ import (
 
 // The mark of a corrupt blob is removed with the blob, so that good bytes that are stored
 // later are trusted.
-func TestForgottenRot(t *testing.T) {
+func TestForgottenCorruption(t *testing.T) {
 	w := newWorld(t, time.Minute, 24*time.Hour)
 	d := w.digest(t, 1)
 	if err := w.MarkCorrupt(t.Context(), d, "scrub", "x"); err != nil {
@@ -34,8 +34,8 @@ func TestForgottenRot(t *testing.T) {
 	}
 }
 
-// A scrub keeps to its rate, reads each blob once however often it is stopped, and
-// removes the mark of a blob that can be read again.
+// A scrub keeps to its rate, reads each blob once even if it is stopped several times,
+// and removes the mark of a blob that can be read again.
 func TestScrubRate(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	const mib = 1 << 20

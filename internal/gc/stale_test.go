@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// staleStore remembers a freeze that another node has removed.
+// staleStore has a freeze in its cache that another node has removed.
 type staleStore struct {
 	meta.Store
 	frozen *meta.Frozen
@@ -23,7 +23,8 @@ func (s *staleStore) Freezes(context.Context) ([]*meta.Frozen, error) {
 
 func (s *staleStore) Freeze(context.Context, string) (*meta.Frozen, error) { return s.frozen, nil }
 
-// A freeze that another node has removed has no faults, although this node remembers it.
+// A freeze that another node has removed has no faults, even if this node has it in its
+// cache.
 func TestFsckOfRememberedFreeze(t *testing.T) {
 	w := newWorld(t, 0, 0)
 	ctx := t.Context()

@@ -19,8 +19,8 @@ import (
 // stuck is the time after which a commit counts as blocked.
 const stuck = 20 * time.Second
 
-// unlocked is a blob store that commits to the metadata in each of its calls, which is
-// blocked if the caller holds the write lock.
+// unlocked is a blob store that commits to the metadata in each of its calls. The commit
+// blocks if the caller holds the write lock.
 type unlocked struct {
 	cas.Store
 	t       *testing.T
@@ -96,8 +96,9 @@ func (b unlockedBatch) Flush(ctx context.Context) error {
 	return b.Batch.Flush(ctx)
 }
 
-// A sync, a collection and a dry run of one do not hold the write lock of the metadata
-// during calls of the blob store, so that other writers do not wait for a slow blob store.
+// A sync, a collection and a dry run of a collection do not hold the write lock of the
+// metadata during calls of the blob store. So other writers do not wait for a slow blob
+// store.
 func TestWritersWaitForNoBlob(t *testing.T) {
 	const blobs = 10
 	w := newWorld(t, 0, -time.Hour)

@@ -15,22 +15,22 @@ import (
 // BuildinfoAnswer answers POST /mr/buildinfo, an addition of fepitre's server.
 type BuildinfoAnswer struct {
 	Comment string `json:"_comment"`
-	// Results are the places that have packages of the .buildinfo file, those with the
-	// most packages first. A place is left out if another has all of its packages.
+	// Results are the places that contain packages of the .buildinfo file, those with the
+	// most packages first. A place is left out if another contains all of its packages.
 	Results []BuildinfoPlace `json:"results"`
 }
 
-// BuildinfoPlace is a component of a suite, and the fewest timestamps at which it has
-// the packages that it had in its newest range of each.
+// BuildinfoPlace is a component of a suite, with the fewest timestamps at which all of its
+// packages can be found: each at one in its newest range.
 type BuildinfoPlace struct {
 	Archive    string   `json:"archive_name"`
 	Suite      string   `json:"suite_name"`
 	Component  string   `json:"component_name"`
 	Arch       string   `json:"architecture"`
-	Timestamps []string `json:"timestamps"` // oldest first; each is that of a snapshot
+	Timestamps []string `json:"timestamps"` // timestamps of snapshots, oldest first
 }
 
-// buildinfoKey names a place.
+// buildinfoKey identifies a place.
 type buildinfoKey struct {
 	mirror, component string
 	suite             repo.SuiteName

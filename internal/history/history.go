@@ -21,7 +21,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Metadata is what answers are made of.
+// Metadata is the part of meta.Store that a History reads.
 type Metadata interface {
 	meta.Snapshots
 	meta.Files
@@ -50,7 +50,7 @@ func New(cat *catalog.Catalog, formats repo.Formats[Format], m Metadata) *Histor
 	return &History{cat: cat, formats: formats, meta: m, timelines: map[string]*timeline{}}
 }
 
-// Package is a stanza that snapshots have.
+// Package is a stanza that snapshots contain.
 type Package struct {
 	*meta.Fact
 	Mirror string
@@ -58,8 +58,8 @@ type Package struct {
 	Ranges []Range // by suite, index and time
 }
 
-// Source returns the name and version of the source package of a stanza; the zero
-// Ref where that is not known.
+// Source returns the name and version of the source package of a stanza; the zero Ref if
+// the source is unknown.
 func (p *Package) Source() repo.Ref {
 	switch {
 	case p.Kind == repo.KindSource:
@@ -81,25 +81,25 @@ func (p *Package) FirstSeen() time.Time {
 	return first
 }
 
-// Range is an uninterrupted series of snapshots in which an index has a stanza.
+// Range is an uninterrupted series of snapshots in which an index contains a stanza.
 type Range struct {
 	Place
 	First, Last time.Time // timestamps of snapshots
 	first, last int       // positions among the snapshots of the mirror
 }
 
-// Place is an index of a suite, and what it is for.
+// Place is an index of a suite, with its component and architecture.
 type Place struct {
 	Suite     repo.SuiteName
 	Index     string
-	Component string // empty where the format has none
+	Component string // empty if the format has none
 	Arch      string
 }
 
 // mirrors lists the mirrors with snapshots.
 func (h *History) mirrors(ctx context.Context) ([]string, error) { return h.meta.Mirrors(ctx) }
 
-// each collects what f finds in each mirror.
+// each combines the results of f for each mirror.
 func (h *History) each(ctx context.Context, f func(mirror string) ([]*meta.Fact, error)) (out []Package, err error) {
 	mirrors, err := h.mirrors(ctx)
 	if err != nil {
@@ -119,7 +119,7 @@ func (h *History) each(ctx context.Context, f func(mirror string) ([]*meta.Fact,
 	return out, nil
 }
 
-// packages returns those of the stanzas of a mirror that snapshots have.
+// packages returns those of the stanzas of a mirror that snapshots contain.
 func (h *History) packages(ctx context.Context, mirror string, facts []*meta.Fact) ([]Package, error) {
 	if len(facts) == 0 {
 		return nil, nil
@@ -159,7 +159,7 @@ type mirrorPlace struct {
 	meta.Place
 }
 
-// place describes an index of which a snapshot has a generation.
+// place describes an index of a generation in a snapshot.
 func (h *History) place(ctx context.Context, mirror string, p meta.Place, snap *meta.Snapshot) (Place, error) {
 	key := mirrorPlace{mirror, p}
 	if v, ok := h.places.Load(key); ok {
@@ -180,8 +180,8 @@ func (h *History) place(ctx context.Context, mirror string, p meta.Place, snap *
 	return out, nil
 }
 
-// bySource lists the stanzas of a source package, and of what was built from it, in
-// all mirrors.
+// bySource lists the stanzas of a source package and of the packages that were built from
+// it, in all mirrors.
 func (h *History) bySource(ctx context.Context, source string) ([]Package, error) {
 	return h.each(ctx, func(mirror string) ([]*meta.Fact, error) {
 		lists, err := h.meta.FactsBySource(ctx, mirror, []string{source})

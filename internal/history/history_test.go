@@ -123,7 +123,7 @@ func (w *world) step(mirror string, suites map[repo.SuiteName][]string) *meta.Sn
 
 type suites = map[repo.SuiteName][]string
 
-// The smallest cover: which snapshots and suites hold the packages of a list.
+// Cover returns the fewest snapshots and suites that contain the packages of a list.
 func TestCover(t *testing.T) {
 	w := newWorld(t)
 	one := w.step("debian", suites{"stable": {"a=1", "b=1", "src:a=1"}, "updates": {"u=1"}})
@@ -181,7 +181,7 @@ func TestCover(t *testing.T) {
 	}
 }
 
-// What an answer costs does not grow with the number of snapshots.
+// The cost of an answer does not grow with the number of snapshots.
 func TestCost(t *testing.T) {
 	w := newWorld(t)
 	packages := []string{"a=1", "b=1", "c=1"}

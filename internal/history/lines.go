@@ -14,7 +14,7 @@ type Line struct {
 	Mirror, Version string
 	Archs           []string
 	Suites          []string
-	Names           []string // of a source package: what was built from it
+	Names           []string // of a source package: the packages that were built from it
 	Ranges          []Range  // of all its suites and architectures, oldest first
 	typ             string
 }
@@ -28,8 +28,8 @@ func (h *History) Lines(ctx context.Context, name string) ([]Line, error) {
 	return h.lines(all, func(p *Package) string { return p.Version }), nil
 }
 
-// SourceLines returns the versions of a source package, the newest first, with the
-// names of what was built from them.
+// SourceLines returns the versions of a source package, the newest first, with the names
+// of the packages that were built from them.
 func (h *History) SourceLines(ctx context.Context, name string) ([]Line, error) {
 	all, err := h.bySource(ctx, name)
 	if err != nil {

@@ -16,13 +16,13 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// The answers of the machine interface of snapshot.debian.org. Files are named by
-// their SHA-1 where that is known, else by their SHA-256.
+// The answers of the machine interface of snapshot.debian.org. Files are identified by
+// their SHA-1 if it is known, otherwise by their SHA-256.
 
-// Comment is in each answer.
+// Comment is a field of each answer.
 const Comment = "Metadata of snapd; files are named by SHA-1 where it is known, else by SHA-256."
 
-// FileInfo is where and when a file was there.
+// FileInfo says where and when a snapshot contained a file.
 type FileInfo struct {
 	Name      string `json:"name"`
 	Archive   string `json:"archive_name"`
@@ -58,7 +58,7 @@ type PackageVersions struct {
 	Result  []Version `json:"result"`
 }
 
-// Hash names a file, and the architecture of a binary package.
+// Hash identifies a file, and contains the architecture of a binary package.
 type Hash struct {
 	Arch string `json:"architecture,omitempty"`
 	Hash string `json:"hash"`
@@ -139,7 +139,7 @@ func notFound(format string, args ...any) error {
 
 func isNotFound(err error) bool { return errors.Is(err, meta.ErrNotFound) }
 
-// namePage is how many names are read at once.
+// namePage is the number of names that are read at once.
 const namePage = 5000
 
 // SourceNames answers /mr/package/.
@@ -249,7 +249,8 @@ func (h *History) BinaryPackages(ctx context.Context, source, version string) (*
 	return out, nil
 }
 
-// byNameVersion groups packages that have the same name and version, by both.
+// byNameVersion groups packages with the same name and version, and sorts the groups by
+// both.
 func byNameVersion(all []Package) (groups [][]Package) {
 	all = slices.Clone(all)
 	order := func(a, b Package) int {
@@ -378,8 +379,8 @@ func (h *History) File(ctx context.Context, hash string) (*FileAnswer, error) {
 	return out, nil
 }
 
-// Timestamps lists the timestamps of the snapshots of a mirror, oldest first, from
-// after to before, where those are not zero.
+// Timestamps lists the timestamps of the snapshots of a mirror, oldest first, from after
+// to before (zero: no limit).
 func (h *History) Timestamps(ctx context.Context, mirror string, after, before time.Time) ([]string, error) {
 	times, err := h.Times(ctx, mirror, after, before)
 	if err != nil {
@@ -398,7 +399,7 @@ type files struct {
 	ids map[cas.Digest]string
 }
 
-// files finds the ids of the files of packages, in one question.
+// files finds the identifiers of the files of packages, with one query.
 func (h *History) files(ctx context.Context, all []Package) (*files, error) {
 	f := &files{h: h, ids: map[cas.Digest]string{}}
 	var digests []cas.Digest
@@ -422,8 +423,8 @@ func (h *History) files(ctx context.Context, all []Package) (*files, error) {
 	return f, nil
 }
 
-// hashes lists the files of packages, each once. A file whose SHA-256 no index names
-// is left out.
+// hashes lists the files of packages, each once. It leaves out files whose SHA-256 is in
+// no index.
 func (f *files) hashes(all []Package, arch bool) []Hash {
 	out := []Hash{}
 	seen := map[Hash]bool{}
@@ -455,7 +456,7 @@ func (f *files) info(all []Package) map[string][]FileInfo {
 	return out
 }
 
-// infos describes the files of packages, those that were there first before others.
+// infos describes the files of packages, the oldest occurrences first.
 func (f *files) infos(all []Package) map[cas.Digest][]FileInfo {
 	type place struct {
 		file             cas.Digest

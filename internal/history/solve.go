@@ -33,7 +33,7 @@ func (b bitset) count() (n int) {
 	return n
 }
 
-// within reports whether b without what is not in mask is a subset of o.
+// within reports whether the numbers of b that are in mask are all in o.
 func (b bitset) within(o, mask bitset) bool {
 	for i := range b {
 		if b[i]&mask[i]&^o[i] != 0 {
@@ -52,13 +52,13 @@ func (b bitset) each(f func(int)) {
 	}
 }
 
-// maxSteps bounds the search for the smallest cover.
+// maxSteps limits the search for the smallest cover.
 const maxSteps = 20_000
 
-// smallest returns the fewest sets, by number, that together have each of n
-// elements, all of which are in some set. Of equally good answers it is the one that
-// the order of the sets prefers. proven is false where the search was cut short: the
-// answer then may not be the smallest.
+// smallest returns the fewest sets, by number, that together contain all of n elements.
+// Each element must be in a set. Of equally small answers it returns the one that the
+// order of the sets prefers. If the search was cut short, proven is false, and the answer
+// may not be the smallest.
 func smallest(sets []bitset, n int) (chosen []int, proven bool) {
 	s := &solver{sets: sets, steps: maxSteps}
 	left, usable := newBitset(n), newBitset(len(sets))
@@ -96,7 +96,7 @@ func (s *solver) greedy(left bitset) (chosen []int) {
 }
 
 // search looks for a smaller answer that begins with the chosen sets. left are the
-// elements that none of them has.
+// elements that none of them contains.
 func (s *solver) search(left, usable bitset, chosen []int) {
 	if s.steps--; s.steps <= 0 {
 		return
@@ -138,13 +138,13 @@ func (s *solver) search(left, usable bitset, chosen []int) {
 			rest := slices.Clone(left)
 			rest.remove(s.sets[i])
 			s.search(rest, usable, append(slices.Clone(chosen), i))
-			usable.drop(i) // the branches that follow do without it
+			usable.drop(i) // later branches do not use this set
 		})
 		return
 	}
 }
 
-// dropSets leaves out sets whose elements another set has, too.
+// dropSets drops sets whose remaining elements are all in another set.
 func (s *solver) dropSets(left, usable bitset) {
 	var list []int
 	usable.each(func(i int) { list = append(list, i) })
@@ -158,7 +158,7 @@ func (s *solver) dropSets(left, usable bitset) {
 	}
 }
 
-// holders lists, for each element that is left, the usable sets that have it.
+// holders lists, for each remaining element, the usable sets that contain it.
 func (s *solver) holders(left, usable bitset) map[int]bitset {
 	out := map[int]bitset{}
 	left.each(func(e int) { out[e] = newBitset(len(s.sets)) })
@@ -168,7 +168,7 @@ func (s *solver) holders(left, usable bitset) map[int]bitset {
 	return out
 }
 
-// dropElements leaves out elements that are covered whenever another one is.
+// dropElements drops elements that are covered whenever another element is.
 func dropElements(left bitset, holders map[int]bitset) {
 	var list []int
 	left.each(func(e int) { list = append(list, e) })
@@ -182,7 +182,7 @@ func dropElements(left bitset, holders map[int]bitset) {
 	}
 }
 
-// apart counts elements of which no two are in one set: each needs a set of its own.
+// apart counts elements of which no set contains two: each needs its own set.
 func apart(left bitset, holders map[int]bitset) (n int) {
 	var used bitset
 	left.each(func(e int) {

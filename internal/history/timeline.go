@@ -19,11 +19,11 @@ type timeline struct {
 	suites map[repo.SuiteName]*suiteLine
 }
 
-// suiteLine tells which generations of a suite the snapshots of a timeline have.
+// suiteLine is the series of generations of a suite in the snapshots of a timeline.
 type suiteLine struct {
 	runs []run // in order of time
-	// sorted: generations follow each other in the order of their numbers. They do
-	// not where a state was taken into history later.
+	// sorted means that generations follow each other in the order of their numbers. They
+	// do not if an older state was added to the history later.
 	sorted bool
 }
 
@@ -36,10 +36,10 @@ type run struct {
 	end int
 }
 
-// snapshotPage is how many snapshots are read at once.
+// snapshotPage is the number of snapshots that are read at once.
 const snapshotPage = 500
 
-// timeline returns the timeline of a mirror. It is read again when something was
+// timeline returns the timeline of a mirror. It is read again after an object was
 // published or removed.
 func (h *History) timeline(ctx context.Context, mirror string) (*timeline, error) {
 	epoch := h.cat.Epoch()
@@ -74,8 +74,7 @@ func (h *History) timeline(ctx context.Context, mirror string) (*timeline, error
 	return line, nil
 }
 
-// Times lists the timestamps of the snapshots of a mirror as Timestamps does, from the
-// series that is kept in memory.
+// Times is Timestamps, answered from the timeline in memory.
 func (h *History) Times(ctx context.Context, mirror string, after, before time.Time) ([]time.Time, error) {
 	line, err := h.timeline(ctx, mirror)
 	if err != nil {
@@ -94,9 +93,9 @@ func (h *History) Times(ctx context.Context, mirror string, after, before time.T
 	return out, nil
 }
 
-// EachRange calls f for each uninterrupted series of snapshots in which an index has one
-// of the stanzas, with the stanza's number and the ends of the series. A mirror without
-// snapshots has none.
+// EachRange calls f for each uninterrupted series of snapshots in which an index contains
+// one of the stanzas, with the stanza's number and the ends of the series. It does not
+// call f for a mirror without snapshots.
 func (h *History) EachRange(ctx context.Context, mirror string, all []meta.Version, f func(i int, in meta.Place, first, last *meta.Snapshot)) error {
 	line, err := h.timeline(ctx, mirror)
 	if isNotFound(err) {

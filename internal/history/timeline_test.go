@@ -11,9 +11,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Ranges are what looking at each snapshot finds, also where generations do not
-// follow each other in time, a suite was left out for a while, or snapshots were
-// removed.
+// Ranges agree with a look at each snapshot, even if generations do not follow each other
+// in time, a suite was left out for a while, or snapshots were removed.
 func TestRanges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		l := &timeline{}

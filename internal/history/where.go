@@ -15,15 +15,15 @@ type Wanted struct {
 	Version    string // empty: any
 }
 
-// At is where and when a package was there.
+// At says where and when a mirror contained a package.
 type At struct {
 	Version string
 	Range
 }
 
-// Where tells for each package in which suites of a mirror it was and when: in
-// indices for its architecture, also where the package itself is for all. A mirror
-// without snapshots has no packages.
+// Where returns, for each package, in which suites of a mirror it was, and when. It looks
+// in the indices for the package's architecture, which also list packages for all
+// architectures. A mirror without snapshots contains no packages.
 func (h *History) Where(ctx context.Context, mirror string, wanted []Wanted) ([][]At, error) {
 	out := make([][]At, len(wanted))
 	mirrors, err := h.mirrors(ctx)
@@ -77,8 +77,8 @@ func where(all []*Package, w Wanted, anyArch string) (out []At) {
 			continue
 		}
 		for _, r := range p.Ranges {
-			// Where the format has an index per architecture, a package for all is in
-			// that of each, or in one for all.
+			// If the format has an index per architecture, a package for all
+			// architectures is in each of them, or in an index for all.
 			if r.Arch == "" || r.Arch == w.Arch || r.Arch == anyArch {
 				k := key{p.Version, r.Component, r.Suite}
 				ranges[k] = append(ranges[k], r)

@@ -18,7 +18,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// CompactorMeta is the metadata that a Compactor reads and writes.
+// CompactorMeta is the part of meta.Store that a Compactor uses.
 type CompactorMeta interface {
 	meta.Indices
 	Stanzas
@@ -30,9 +30,10 @@ type CompactorMeta interface {
 	SetNote(ctx context.Context, name, value string) error
 }
 
-// Engine is what a Compactor needs of the parts around it.
+// Engine connects a Compactor with the parts around it.
 type Engine interface {
-	// Signed returns what the root of a generation lists, verified again, by path.
+	// Signed verifies the root of a generation again, and returns the files that it
+	// lists, by path.
 	Signed(ctx context.Context, g *meta.Generation) (map[string]repo.Listed, error)
 	// Decode returns a reader of the plain content of a compression variant.
 	Decode(g *meta.Generation, form string, r io.Reader) (io.ReadCloser, error)
@@ -45,15 +46,16 @@ type CompactorConfig struct {
 	Meta   CompactorMeta
 	Blobs  cas.Store // where blobs are stored
 	Engine Engine
-	Keep   int // the newest generations of each suite keep their indices
+	Keep   int // number of the newest generations of each suite that keep their indices
 	Log    *slog.Logger
 	Now    func() time.Time
 }
 
-// Compactor lets old generations give up their compressed indices.
+// Compactor replaces the compressed indices of old generations by the order of their
+// stanzas.
 type Compactor struct {
 	cfg   CompactorConfig
-	bound int64 // bytes of the largest index that can be made again; 0: any
+	bound int64 // bytes of the largest index that can be made again; 0: no limit
 }
 
 // NewCompactor makes a Compactor.
@@ -72,16 +74,17 @@ func NewCompactor(cfg CompactorConfig) *Compactor {
 	return c
 }
 
-// Result counts what a compaction did.
+// Result counts the work of a compaction.
 type Result struct {
-	Indices int   // that are made from now on
+	Indices int   // indices that are made from now on
 	Bytes   int64 // of their variants
 	Order   int64 // bytes of their orders
 }
 
-// Run compacts the generations of a suite, the oldest first. Without all it goes on
-// where the last run ended, and the first run only notes where that is: a generation
-// that is older, or had to keep an index, is not looked at again. What is done stays done when it is cut short.
+// Run compacts the generations of a suite, the oldest first. Without all, it continues
+// where the last run ended: generations that are older, or had to keep an index, are not
+// tried again. The first such run only records its position. The result of an interrupted
+// run is kept.
 func (c *Compactor) Run(ctx context.Context, mirror string, suite repo.SuiteName, all bool, res *Result) error {
 	gens, err := c.old(ctx, mirror, suite, all)
 	if err != nil {
@@ -105,7 +108,7 @@ func (c *Compactor) Run(ctx context.Context, mirror string, suite repo.SuiteName
 	return nil
 }
 
-// noteOf names the note of the newest generation that was looked at.
+// noteOf returns the name of the note with the newest generation that was tried.
 func noteOf(mirror string, suite repo.SuiteName) string {
 	return "compacted." + mirror + " " + string(suite)
 }
@@ -141,7 +144,7 @@ func (c *Compactor) old(ctx context.Context, mirror string, suite repo.SuiteName
 	if known || all {
 		return gens, nil
 	}
-	// The history of before takes hours: only when asked.
+	// Compacting the earlier history takes hours, so it is only done on request.
 	newest := uint32(0)
 	if len(gens) > 0 {
 		newest = gens[len(gens)-1]
@@ -157,8 +160,8 @@ func (c *Compactor) note(ctx context.Context, mirror string, suite repo.SuiteNam
 type series struct {
 	*Compactor
 	res     *Result
-	proven  map[string]*meta.Group // by this run, the newest, by index
-	recipes map[string]*recipe     // that was right last, by index
+	proven  map[string]*meta.Group // the newest indices that this run has proven, by index
+	recipes map[string]*recipe     // the last recipe that made the right bytes, by index
 }
 
 // generation compacts the indices of one generation.
@@ -178,14 +181,14 @@ func (s *series) generation(ctx context.Context, g *meta.Generation) error {
 				err = kept(ctx, err)
 			}
 			if errors.Is(err, errKeep) {
-				s.cfg.Log.Warn("the indices of a generation stay", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "err", err)
+				s.cfg.Log.Warn("the indices of a generation are not compacted", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "err", err)
 				return nil
 			} else if err != nil {
 				return err
 			}
 		}
 		if signed[gr.Plain.Path].SHA256 != gr.Plain.SHA256 || signed[gr.Form.Path].SHA256 != gr.Form.SHA256 {
-			continue // no client could verify what is made
+			continue // no client could verify an index that is made
 		}
 		if err := s.index(ctx, g, gr); err != nil {
 			return fmt.Errorf("%s: %w", gr.Form.Path, err)
@@ -201,7 +204,7 @@ func (s *series) index(ctx context.Context, g *meta.Generation, gr *meta.Group) 
 	made, size, err := s.prove(ctx, batch, g, gr)
 	switch {
 	case errors.Is(err, errKeep):
-		s.cfg.Log.Info("an index stays", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Form.Path, "why", err.Error())
+		s.cfg.Log.Info("an index is not compacted", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Form.Path, "why", err.Error())
 		return nil
 	case err != nil:
 		return err
@@ -217,15 +220,15 @@ func (s *series) index(ctx context.Context, g *meta.Generation, gr *meta.Group) 
 	s.res.Indices++
 	s.res.Bytes += gr.Form.Size
 	s.res.Order += size
-	s.cfg.Log.Info("an index is made from stanzas from now on", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Form.Path, "order", size)
+	s.cfg.Log.Info("an index was compacted", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Form.Path, "order", size)
 	return nil
 }
 
-// errKeep means that a variant has to be kept.
+// errKeep means that a variant must be kept.
 var errKeep = errclass.New(errclass.NotFound, "it cannot be made again")
 
-// kept is the error for an index whose blobs cannot be read: it stays as it is, unless
-// the store could not be asked.
+// kept returns the error for an index whose blobs cannot be read: errKeep, unless the
+// store did not answer.
 func kept(ctx context.Context, err error) error {
 	if ctx.Err() != nil || errors.Is(err, errclass.Transient) {
 		return err
@@ -233,13 +236,14 @@ func kept(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", errKeep, err)
 }
 
-// prove stores the order of an index, makes both variants from what it has stored, and
+// prove stores the order of an index, makes both variants from the stored order, and
 // compares them with their digests. errKeep.
 func (s *series) prove(ctx context.Context, batch cas.Batch, g *meta.Generation, gr *meta.Group) (*meta.Made, int64, error) {
 	if s.bound > 0 && max(gr.Form.Size, gr.Plain.Size) > s.bound {
 		return nil, 0, fmt.Errorf("%w: %d bytes are more than the %d that are made (half the share of [store] cache)", errKeep, max(gr.Form.Size, gr.Plain.Size), s.bound)
 	}
-	// What an earlier run has proven may have rotted, or the program may be another.
+	// The order that an earlier run has proven may be corrupt now, or the program may
+	// have changed.
 	if old := s.proven[gr.Index]; old != nil && old.Form.SHA256 == gr.Form.SHA256 && old.Plain.SHA256 == gr.Plain.SHA256 {
 		return old.Made, 0, hold(ctx, batch, old.Made.Order)
 	}
@@ -251,7 +255,7 @@ func (s *series) prove(ctx context.Context, batch cas.Batch, g *meta.Generation,
 	if err != nil {
 		return nil, 0, err
 	}
-	// From here on only what is stored counts.
+	// From here on, only stored blobs are used.
 	plain, err := openPlain(ctx, durable(s.cfg.Blobs), s.cfg.Meta, made.Order, !gr.Packages)
 	if err != nil {
 		return nil, 0, kept(ctx, err)
@@ -272,7 +276,8 @@ func (s *series) prove(ctx context.Context, batch cas.Batch, g *meta.Generation,
 	return made, size, err
 }
 
-// durable is where the blobs of a store are stored, not copies of them.
+// durable returns the store without its cache, so that stored blobs and not copies are
+// read.
 func durable(s cas.Reader) cas.Reader {
 	if c, ok := s.(cas.Cache); ok {
 		return c.Stored()

@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// maxText bounds a piece of an index without blank lines, in bytes.
+// maxText limits a piece of an index without blank lines, in bytes.
 const maxText = 1 << 20
 
 // cutter cuts an index into pieces.
@@ -23,8 +23,7 @@ type cutter struct {
 	eof bool
 }
 
-// run cuts the whole index. Whatever it has, the pieces one after the other have its
-// bytes.
+// run cuts the whole index. The pieces always add up to the bytes of the index.
 func (c *cutter) run() error {
 	for {
 		if err := c.cut(); err != nil {
@@ -67,7 +66,7 @@ func (c *cutter) cut() error {
 				c.buf = append(c.buf[:0], b...)
 				return nil
 			}
-			// No blank line far and wide: end at a line.
+			// There is no blank line within the limit, so end at a line.
 			stanza = bytes.LastIndexByte(b[:maxText], '\n') + 1
 			if stanza == 0 {
 				stanza = maxText
@@ -104,8 +103,8 @@ func (c *cutter) piece(stanza, gap []byte) error {
 	return nil
 }
 
-// Bounds of a part of an index without stanzas, in bytes, and how many of its lines may
-// be the last of a part: one in so many.
+// Limits of a part of an index without stanzas, in bytes, and the share of its lines at
+// which a part may end: one in so many.
 const (
 	minPart  = 256
 	maxPart  = 64 << 10
@@ -114,9 +113,9 @@ const (
 
 var lineTable = crc32.MakeTable(crc32.Castagnoli)
 
-// textCutter cuts an index without stanzas, as of translations or contents, at lines that
-// their own bytes choose: where a line is added or removed, the parts after it stay the
-// same.
+// textCutter cuts an index without stanzas, such as translations or contents, at lines
+// that are chosen by their bytes. If a line is added or removed, the parts after it stay
+// the same.
 type textCutter struct {
 	br       *bufio.Reader
 	shortest int // bytes of a part

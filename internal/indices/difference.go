@@ -18,15 +18,15 @@ import (
 // errTooFine means that an index differs from another in too many places.
 var errTooFine = errors.New("too many differences")
 
-// lookBack is how much text is compared before parts that are equal, in bytes.
+// lookBack is the amount of text that is compared before equal parts, in bytes.
 const lookBack = 64 << 10
 
-// maxMarks bounds the parts of the other index that are remembered: the larger it is, the
-// longer they are.
+// maxMarks limits the parts of the other index that are kept in memory. The larger the
+// index, the longer its parts.
 const maxMarks = 1 << 19
 
-// writeText writes the order of an index without stanzas to w, as a difference to an
-// index whose order is base; old is nil for none.
+// writeText writes the order of an index without stanzas to w, as a difference to the
+// index old, whose order is base. If old is nil, the order is not a difference.
 func writeText(w io.Writer, base cas.Digest, old *text, r io.Reader) error {
 	d := &difference{old: old, seed: maphash.MakeSeed(), shortest: minPart}
 	if old != nil {
@@ -58,8 +58,8 @@ func writeText(w io.Writer, base cas.Digest, old *text, r io.Reader) error {
 	return d.finish()
 }
 
-// difference finds the text of one index in another. Both are cut into parts in the same
-// way. Where a part is equal, it looks how far the texts before and after it are.
+// difference finds the text of one index in another. It cuts both into parts in the same
+// way. Around a part that is equal, it extends the equal text in both directions.
 type difference struct {
 	out      textWriter
 	old      *text // nil: none
@@ -67,7 +67,7 @@ type difference struct {
 	shortest int // bytes of a part
 	marks    []mark
 
-	copied int64 // bytes that are copied from old up to at; 0: the last part is not there
+	copied int64 // bytes that are copied from old up to at; 0: the last part is not in old
 	at     int64 // in old
 	fresh  []byte
 	back   [lookBack]byte
@@ -79,7 +79,7 @@ type mark struct {
 	at  int64
 }
 
-// mark remembers the parts of the old index.
+// mark records the parts of the old index.
 func (d *difference) mark() error {
 	d.marks = make([]mark, 0, d.old.size()/int64(d.shortest)+1)
 	c := newTextCutter(&textReader{t: d.old}, d.shortest)
@@ -127,13 +127,13 @@ func (d *difference) add(part []byte) error {
 	return nil
 }
 
-// find looks for a part in the old index. If it is there, a copy begins, also of the text
-// before it that is the same.
+// find looks for a part in the old index. If the part is there, it begins a copy, which
+// includes the equal text before the part.
 func (d *difference) find(part []byte) (bool, error) {
 	if d.old == nil {
 		return false, nil
 	}
-	want := mark{maphash.Bytes(d.seed, part), d.at} // a part may be there more than once: the next one
+	want := mark{maphash.Bytes(d.seed, part), d.at} // if the old index contains the part several times, use the next one
 	i, _ := slices.BinarySearchFunc(d.marks, want, func(a, b mark) int { return cmp.Or(cmp.Compare(a.sum, b.sum), cmp.Compare(a.at, b.at)) })
 	if i == len(d.marks) || d.marks[i].sum != want.sum {
 		if i--; i < 0 || d.marks[i].sum != want.sum {
@@ -167,7 +167,7 @@ func (d *difference) endCopy() error {
 	return d.out.copy(d.at-n, n)
 }
 
-// finish writes what is left.
+// finish writes the remaining text and the list.
 func (d *difference) finish() error {
 	if d.copied > 0 {
 		if err := d.endCopy(); err != nil {
@@ -200,14 +200,14 @@ func (r *textReader) Read(p []byte) (int, error) {
 type textWriter struct {
 	w      io.Writer
 	zw     *zstd.Encoder
-	frame  []byte // text that is in no frame yet
+	frame  []byte // text that is not in a frame yet
 	packed []byte
 	frames int
-	sums   []byte // of the frames, as the list has them
+	sums   []byte // of the frames, as in the list
 	ops    []byte
 
-	below  []extent // of the other index
-	parts  int      // of this index, at most
+	below  []extent // extents of the other index
+	parts  int      // upper bound of the parts of this index
 	fresh  int64    // bytes of text since the last operation
 	copied int64    // the end of the last copy
 }
@@ -222,7 +222,7 @@ func (e *textWriter) start(w io.Writer, base cas.Digest) (err error) {
 	return err
 }
 
-// text adds text that the other index does not have.
+// text adds text that is not in the other index.
 func (e *textWriter) text(b []byte) error {
 	e.fresh += int64(len(b))
 	for len(b) > 0 {

@@ -62,12 +62,12 @@ type piece struct {
 // blankLine is what follows a stanza.
 const blankLine = "\n\n"
 
-// writeOrder encodes pieces as a difference to those of another order; base is zero
-// for none.
+// writeOrder encodes pieces as a difference to old, the pieces of the order base. base is
+// zero if there is no such order.
 func writeOrder(base cas.Digest, old, pieces []piece) ([]byte, error) {
 	at := make(map[piece]int, len(old))
 	for i := len(old) - 1; i >= 0; i-- {
-		at[old[i]] = i // the first of equal ones
+		at[old[i]] = i // the first of equal pieces
 	}
 	e := orderWriter{}
 	e.uint(uint64(len(pieces)))
@@ -109,8 +109,7 @@ func (e *orderWriter) op(kind, n int) {
 	e.uint(uint64(n)<<2 | uint64(kind))
 }
 
-// fresh encodes a piece that the other order does not have, and returns how many it
-// encoded.
+// fresh encodes pieces that are not in the other order, and returns how many it encoded.
 func (e *orderWriter) fresh(pieces []piece, at map[piece]int) int {
 	p := pieces[0]
 	if p.pid == 0 {
@@ -143,8 +142,7 @@ func orderBase(blob []byte) (base cas.Digest, body []byte, err error) {
 	return cas.Digest(body[:len(base)]), body[len(base):], nil
 }
 
-// readOrder decodes an order; old are the pieces of the one that it is a difference
-// to.
+// readOrder decodes an order. old are the pieces of the order that it is a difference to.
 func readOrder(blob []byte, old []piece) ([]piece, error) {
 	_, body, err := orderBase(blob)
 	if err != nil {
@@ -244,11 +242,12 @@ type Stanzas interface {
 	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
 }
 
-// stanzaPage is how many stanzas are read at a time.
+// stanzaPage is the number of stanzas that are read at a time.
 const stanzaPage = 512
 
-// openPlain returns a function that writes the plain index of an order. chain has the order
-// and those that it is a difference to; isText means that the index has no stanzas.
+// openPlain returns a function that writes the plain index of an order. chain contains
+// the order and the orders that it is a difference to. isText means that the index has no
+// stanzas.
 func openPlain(ctx context.Context, blobs cas.Reader, s Stanzas, chain []cas.Digest, isText bool) (func(context.Context, io.Writer) error, error) {
 	if isText {
 		return func(ctx context.Context, w io.Writer) error {
@@ -301,8 +300,8 @@ func writePlain(ctx context.Context, w io.Writer, s Stanzas, pieces []piece) err
 	return out.Flush()
 }
 
-// loadOrder reads an order and those that it is a difference to. chain has them all,
-// the order itself first.
+// loadOrder reads the first order of chain. The others are the orders that it is a
+// difference to.
 func loadOrder(ctx context.Context, blobs cas.Reader, chain []cas.Digest) ([]piece, error) {
 	if len(chain) == 0 || len(chain) > maxChain {
 		return nil, fmt.Errorf("%w: %d differences, expected 1 to %d", ErrOrder, len(chain), maxChain)

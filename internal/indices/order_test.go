@@ -30,7 +30,7 @@ func (s stanzaTable) Stanzas(_ context.Context, pids []meta.PID) (out [][]byte, 
 	return out, nil
 }
 
-// known are the stanzas by digest.
+// known returns the stanzas by digest.
 func (s stanzaTable) known() map[[16]byte]meta.PID {
 	out := map[[16]byte]meta.PID{}
 	for pid, b := range s {
@@ -40,7 +40,7 @@ func (s stanzaTable) known() map[[16]byte]meta.PID {
 	return out
 }
 
-// cutString cuts an index that arrives in odd portions.
+// cutString cuts an index that arrives in pieces of odd sizes.
 func cutString(t interface{ Fatal(...any) }, index string, known map[[16]byte]meta.PID) (pieces []piece) {
 	c := &cutter{r: iotest.HalfReader(strings.NewReader(index)), known: known, emit: func(p piece) error { pieces = append(pieces, p); return nil }}
 	if err := c.run(); err != nil {
@@ -57,7 +57,7 @@ func plainOf(t interface{ Fatal(...any) }, s Stanzas, pieces []piece) string {
 	return b.String()
 }
 
-// Whatever an index looks like, its pieces have its bytes.
+// The pieces of any index add up to its bytes.
 func TestCut(t *testing.T) {
 	table := stanzaTable{1: []byte("Package: a\nVersion: 1"), 2: []byte("Package: b\nVersion: 1"), 3: []byte("Package: b\r\nVersion: 1\r")}
 	const a, b = "Package: a\nVersion: 1", "Package: b\nVersion: 1"
@@ -99,7 +99,7 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// Random histories of an index come back from their differences.
+// Random histories of an index are restored from their differences.
 func TestOrderHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		blobs := blobTable{}
@@ -134,7 +134,7 @@ func TestOrderHistories(t *testing.T) {
 	})
 }
 
-// A change costs its size.
+// The size of a difference depends on the change.
 func TestOrderSize(t *testing.T) {
 	var old, pieces []piece
 	for i := range 63_000 {
@@ -222,8 +222,8 @@ func TestLoadOrderRefuses(t *testing.T) {
 	}
 }
 
-// No order that somebody made up makes the reader fail otherwise than with ErrOrder, or
-// take memory without bounds.
+// A forged order only makes the reader fail with ErrOrder, and does not make it use
+// memory without bounds.
 func FuzzReadOrder(f *testing.F) {
 	old := []piece{{pid: 1, blank: true}, {text: "x"}, {pid: 3}}
 	for _, pieces := range [][]piece{nil, old, {{pid: 9, blank: true}, {pid: 10, blank: true}, {text: "abc"}, {pid: 1, blank: true}}} {

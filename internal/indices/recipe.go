@@ -19,8 +19,8 @@ import (
 	"example.org/snapd/internal/excerpt"
 )
 
-// ErrRecipe means that no program of this machine makes the bytes of a compressed
-// index: another version of it does not, or it is missing.
+// ErrRecipe means that no program on this machine makes the bytes of a compressed index:
+// it is missing, or its version makes other bytes.
 var ErrRecipe = errclass.New(errclass.NotFound, "the compressed index cannot be made again")
 
 // recipe makes a compressed variant from the plain one.
@@ -32,7 +32,7 @@ type recipe struct {
 	tell   []string // arguments that print the version; nil: --version
 }
 
-// recipes are tried in this order. The first ones of each suffix are what Debian
+// recipes are tried in this order. The first ones of each suffix are those that Debian
 // uses. The threaded encoder of xz, which -T2 selects whatever the number of cores,
 // writes other block headers than the one that -T1 selects.
 var recipes = []recipe{
@@ -50,8 +50,8 @@ var recipes = []recipe{
 	{suffix: ".bz2", argv: []string{"bzip2", "-9"}, rate: 4 << 20},
 }
 
-// zlibScript compresses with zlib, which writes other bytes than gzip does: Debian's
-// AppStream data, and rpm-md, are made with it. Perl is on most systems.
+// zlibScript compresses with zlib, which writes other bytes than gzip does. Debian's
+// AppStream data and rpm-md are made with zlib. Perl is on most systems.
 const zlibScript = `my ($d) = Compress::Raw::Zlib::Deflate->new(-Level => 6, -WindowBits => WANT_GZIP, -MemLevel => 8, -AppendOutput => 0);
 binmode STDIN; binmode STDOUT;
 my ($in, $out);
@@ -59,7 +59,7 @@ while (my $n = read(STDIN, $in, 65536) // die $!) { $d->deflate($in, $out) == Z_
 $d->flush($out) == Z_OK or die; print $out;
 close STDOUT or die $!`
 
-// name is what the metadata calls the recipe.
+// name returns the name of the recipe in the metadata.
 func (r *recipe) name() string {
 	if r.called != "" {
 		return r.called
@@ -67,7 +67,7 @@ func (r *recipe) name() string {
 	return strings.Join(r.argv, " ")
 }
 
-// takes is how long it takes to make a variant.
+// takes returns an estimate of the time for making a variant.
 func (r *recipe) takes(plain int64) time.Duration {
 	return time.Duration(float64(plain) / float64(r.rate) * float64(time.Second))
 }
@@ -92,16 +92,16 @@ func recipeNamed(name string) (*recipe, error) {
 	return nil, fmt.Errorf("%w: recipe %q is not known", ErrRecipe, excerpt.Of(name))
 }
 
-// priority is that of the programs, so that they do not slow down what clients wait
-// for.
+// priority is the niceness of the programs, so that they do not delay clients.
 const priority = 10
 
-// run starts the program and returns what it writes. plain writes the index into it.
-// Closing the reader ends the program. ErrRecipe where it cannot be started or fails.
+// run starts the program and returns its output. plain writes the index to its input.
+// Closing the reader ends the program. ErrRecipe if the program cannot be started or
+// fails.
 func (r *recipe) run(ctx context.Context, plain func(context.Context, io.Writer) error) (io.ReadCloser, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, r.argv[0], append(r.argv[1:len(r.argv):len(r.argv)], "-c")...)
-	// XZ_OPT, GZIP and their like change the output.
+	// XZ_OPT, GZIP and similar variables change the output.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
 	cmd.WaitDelay = 5 * time.Second
 	var complaint bytes.Buffer
@@ -129,7 +129,7 @@ func (r *recipe) run(ctx context.Context, plain func(context.Context, io.Writer)
 		}
 		switch {
 		case werr != nil && !errors.Is(werr, syscall.EPIPE):
-			return werr // what it read is to blame
+			return werr // the error is that of the input
 		case err != nil:
 			return fmt.Errorf("%w: %s: %w", ErrRecipe, r.name(), err)
 		case werr != nil:
@@ -175,7 +175,7 @@ func (p *program) Close() error {
 	return nil
 }
 
-// version returns what the program calls itself.
+// version returns the version that the program prints.
 func (r *recipe) version(ctx context.Context) (string, error) {
 	tell := r.tell
 	if tell == nil {
@@ -185,7 +185,7 @@ func (r *recipe) version(ctx context.Context) (string, error) {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
 	var out bytes.Buffer
 	w := &limitedBuffer{b: &out, left: 4 << 10}
-	cmd.Stdout, cmd.Stderr = w, w // bzip2 tells it on the standard error
+	cmd.Stdout, cmd.Stderr = w, w // bzip2 prints it on standard error
 	if err := cmd.Run(); err != nil && out.Len() == 0 {
 		return "", fmt.Errorf("%w: %s --version: %w", ErrRecipe, r.argv[0], err)
 	}
@@ -193,7 +193,7 @@ func (r *recipe) version(ctx context.Context) (string, error) {
 	return excerpt.Of(strings.TrimSpace(line)), nil
 }
 
-// limitedBuffer keeps the beginning of what is written.
+// limitedBuffer keeps the beginning of the bytes written to it.
 type limitedBuffer struct {
 	b    *bytes.Buffer
 	left int

@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// stanzas finds the stanzas of an index of a generation by the first half of their
+// stanzas returns the stanzas of an index of a generation by the first half of their
 // SHA-256.
 func (s *series) stanzas(ctx context.Context, g *meta.Generation, index string) (map[[16]byte]meta.PID, error) {
 	known := map[[16]byte]meta.PID{}
@@ -52,7 +52,7 @@ func (s *series) openForm(ctx context.Context, g *meta.Generation, gr *meta.Grou
 	return &formReader{io.LimitReader(r, gr.Plain.Size+1), r, b}, nil
 }
 
-// formReader reads a variant, and not much more than it should have.
+// formReader reads a variant, and stops soon after its expected size.
 type formReader struct {
 	io.Reader
 	decoder io.Closer
@@ -109,7 +109,7 @@ func (s *series) storeStanzas(ctx context.Context, batch cas.Batch, g *meta.Gene
 		case err == nil:
 			below = base[0]
 		case errors.Is(err, errKeep):
-			base, old = nil, nil // it is lost: this one is a difference to none
+			base, old = nil, nil // it is lost, so this order is not a difference
 		default:
 			return nil, 0, err
 		}
@@ -142,7 +142,7 @@ func (s *series) storeText(ctx context.Context, batch cas.Batch, g *meta.Generat
 		if !errors.Is(err, errBase) {
 			return made, size, err
 		}
-		// Its order is lost, or too different: this one is a difference to none.
+		// Its order is lost, or too different, so this order is not a difference.
 	}
 	return s.storeDifference(ctx, batch, g, gr, nil)
 }
@@ -205,7 +205,7 @@ func (s *series) storeDifference(ctx context.Context, batch cas.Batch, g *meta.G
 	return &meta.Made{Order: append([]cas.Digest{info.Digest}, base...)}, info.Size, nil
 }
 
-// noteWriter notes an error of its writer.
+// noteWriter records the first error of its writer.
 type noteWriter struct {
 	w   io.Writer
 	err error
@@ -218,10 +218,10 @@ func (w *noteWriter) Write(p []byte) (n int, err error) {
 }
 
 // base chooses the orders that the next one is a difference to. A generation refers to
-// all that its own rests on, so they stay when the generations that they were made for
-// are collected, and the chain must be short: generation g is a difference to the one
-// without the lowest bit of g, or the newest before that. The order of an index without
-// stanzas has all its text, so there is only one that is not a difference.
+// all orders that it needs, so they are kept when their own generations are collected,
+// and the chain must be short. So generation g uses the generation whose number is g
+// without its lowest bit, or the newest before that. The first order of an index without
+// stanzas contains all its text, so only one is not a difference.
 func (s *series) base(ctx context.Context, g *meta.Generation, gr *meta.Group) ([]cas.Digest, error) {
 	first := g.Gen & (g.Gen - 1)
 	if first == 0 && !gr.Packages {
@@ -243,7 +243,7 @@ func (s *series) base(ctx context.Context, g *meta.Generation, gr *meta.Group) (
 	return nil, nil
 }
 
-// hold keeps the blobs of an order. errKeep.
+// hold makes the batch hold the blobs of an order. errKeep.
 func hold(ctx context.Context, batch cas.Batch, order []cas.Digest) error {
 	for _, d := range order {
 		if _, err := batch.Hold(ctx, d); err != nil {

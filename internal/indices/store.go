@@ -19,10 +19,10 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// ErrBeingMade means that an index is being made, and will be there later.
+// ErrBeingMade means that an index is being made, and can be requested again later.
 var ErrBeingMade = errclass.New(errclass.NotFound, "the compressed index is being made")
 
-// Metadata is what a Store asks.
+// Metadata is the part of meta.Store that a Store reads.
 type Metadata interface {
 	Stanzas
 	ListedAs(ctx context.Context, d cas.Digest) ([]meta.ListedIn, error)
@@ -34,46 +34,47 @@ type Metadata interface {
 type Options struct {
 	Blobs cas.Store
 	Meta  Metadata
-	Dir   string // of indices that were made, on this machine
-	Size  int64  // bytes of all of them
+	Dir   string // of the cache of made indices, on this machine
+	Size  int64  // bytes of the cache
 	Log   *slog.Logger
 	Now   func() time.Time // nil: time.Now
 }
 
-// How many programs run at a time, and how many plain indices without stanzas are made.
+// Limits of the programs, and of the makers of plain indices without stanzas, that run at
+// the same time.
 const (
 	parallel      = 2
 	parallelTexts = 4
 )
 
-// Store is a blob store that also opens indices which their generations no longer
-// keep. They are made while they are read, once for all who ask at that time, and the
-// last bytes are given out when the digest is right. A bounded number stays on this
-// machine. Stat and Walk show what is stored, as Hold does; Restore stores an index
+// Store is a blob store that also opens indices which their generations no longer keep.
+// It makes an index while it is read, once for all readers at that time, and returns the
+// last bytes only after the digest was verified. A limited number of indices is cached on
+// this machine. Stat, Walk and Hold find only stored blobs. Restore stores an index
 // again.
 type Store struct {
 	cas.Store
 	o     Options
 	made  *cache.Store
 	slots chan struct{} // for programs
-	texts chan struct{} // for plain indices without stanzas: they do not wait for programs
+	texts chan struct{} // for plain indices without stanzas, which do not wait for programs
 
 	mu     sync.Mutex
 	failed map[cas.Digest]failure
-	jobs   map[cas.Digest]time.Duration // programs that run or wait for a slot, and how long each takes
+	jobs   map[cas.Digest]time.Duration // programs that run or wait for a slot, with the time that each takes
 }
 
-// failure is an index that could not be made.
+// failure is the error of an index that could not be made.
 type failure struct {
 	at  time.Time
 	err error
 }
 
-// retryAfter is how long a failure lasts: another version of a program may be
-// installed.
+// retryAfter is how long a failure is remembered: in the meantime another version of the
+// program may have been installed.
 const retryAfter = 10 * time.Minute
 
-// Open opens a store on top of another one, which Close closes.
+// Open opens a store on top of another one, which Close also closes.
 func Open(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -87,10 +88,10 @@ func Open(o Options) (*Store, error) {
 	return s, err
 }
 
-// Close ends what is being made.
+// Close stops making indices and closes both stores.
 func (s *Store) Close() error { return errors.Join(s.made.Close(), s.Store.Close()) }
 
-// Stored implements cas.Cache: a check of what is stored makes nothing.
+// Stored implements cas.Cache. A check of stored blobs makes no indices.
 func (s *Store) Stored() cas.Reader {
 	if c, ok := s.Store.(cas.Cache); ok {
 		return c.Stored()
@@ -108,13 +109,13 @@ func (s *Store) Locate(ctx context.Context, d cas.Digest, w cas.Wanted) (cas.Pla
 
 type patienceKey struct{}
 
-// WithPatience returns a context in which Open fails with ErrBeingMade if an index
-// cannot be expected within a time. It is made all the same.
+// WithPatience returns a context in which Open fails with ErrBeingMade if it expects to
+// need longer than d for an index. The index is nevertheless made.
 func WithPatience(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, patienceKey{}, d)
 }
 
-// largest is the largest index that is made, in bytes.
+// largest returns the size of the largest index that is made, in bytes.
 func (s *Store) largest() int64 { return s.o.Size / 2 }
 
 // Open implements cas.Reader.
@@ -146,9 +147,9 @@ func (s *Store) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 	return s.openWhole(ctx, p, patience)
 }
 
-// openWhole opens a compressed variant when all its bytes are right: nobody can know
-// before whether a program still makes them. A client that gets an error takes the
-// plain variant, and one that got the beginning would fail.
+// openWhole opens a compressed variant only when all its bytes have been verified,
+// because it is unknown whether a program still makes the right ones. A client that gets
+// an error uses the plain variant, but one that got the beginning would fail.
 func (s *Store) openWhole(ctx context.Context, p *plan, patience time.Duration) (cas.Blob, error) {
 	expected := s.expected(p)
 	b, err := s.made.Open(ctx, p.digest)
@@ -174,14 +175,14 @@ func (s *Store) openWhole(ctx context.Context, p *plan, patience time.Duration) 
 		}
 		return nil, errors.Join(err, b.Close())
 	case <-timer.C:
-		// The reading ends when the index, or the request, does.
+		// The reading ends with the index, or with the request.
 		go func() { <-end; b.Close() }()
 		return nil, late
 	}
 }
 
-// Restore implements cas.Keeper: an index that a generation no longer keeps is made
-// and stored.
+// Restore implements cas.Keeper. It also makes and stores an index that its generation no
+// longer keeps.
 func (s *Store) Restore(ctx context.Context, d cas.Digest) error {
 	err := s.Store.Restore(ctx, d)
 	if !errors.Is(err, cas.ErrNotFound) {
@@ -207,8 +208,8 @@ func (s *Store) Restore(ctx context.Context, d cas.Digest) error {
 	return batch.Flush(ctx)
 }
 
-// expected is how long it takes until an index has been made, with those that it waits
-// for.
+// expected estimates the time until an index has been made, including the indices that it
+// waits for.
 func (s *Store) expected(p *plan) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +227,7 @@ func (s *Store) expected(p *plan) time.Duration {
 	return others/parallel + p.recipe.takes(p.plain)
 }
 
-// job notes that a program makes an index, until done is called.
+// job records that a program makes an index, until done is called.
 func (s *Store) job(p *plan) (done func()) {
 	if p.recipe == nil {
 		return func() {}
@@ -250,11 +251,11 @@ type plan struct {
 	made     *meta.Made
 	recipe   *recipe // nil: it is the plain variant
 	text     bool    // the index has no stanzas
-	unknown  error   // the recipe is not known
+	unknown  error   // error if the recipe is not known
 	modified time.Time
 }
 
-// fail notes that an index cannot be made for now.
+// fail records that an index cannot be made for now.
 func (s *Store) fail(d cas.Digest, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,7 +278,7 @@ func (s *Store) failure(d cas.Digest) error {
 	return nil
 }
 
-// find looks for an index that a generation makes. It returns nil if there is none.
+// find returns how an index is made, or nil if no generation makes it.
 func (s *Store) find(ctx context.Context, d cas.Digest) (*plan, error) {
 	listed, err := s.o.Meta.ListedAs(ctx, d)
 	if err != nil {
@@ -292,8 +293,8 @@ func (s *Store) find(ctx context.Context, d cas.Digest) (*plan, error) {
 	return nil, nil
 }
 
-// findIn looks in the generations of a suite that listed a digest. The newest of
-// those that are left decides: it keeps the variant, or makes it.
+// findIn looks in the generations of a suite that listed a digest. The newest remaining
+// one decides: it keeps the variant, or makes it.
 func (s *Store) findIn(ctx context.Context, d cas.Digest, l *meta.ListedIn) (*plan, error) {
 	last := l.Last
 	if last == meta.Unended {
@@ -338,7 +339,7 @@ func planIn(g *meta.Generation, d cas.Digest) *plan {
 	return nil
 }
 
-// maker is the store of all that can be made, for the cache.
+// maker is a store of all blobs that can be made, for the cache.
 type maker struct {
 	cas.Store
 	s *Store
@@ -374,17 +375,17 @@ func (m *maker) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 	return &making{ctx: ctx, cancel: cancel, s: m.s, p: p, sum: sha256.New(), done: m.s.job(p)}, nil
 }
 
-// Close implements cas.Store: the store below is closed by the one above.
+// Close implements cas.Store. The store below is closed by Store.Close.
 func (m *maker) Close() error { return nil }
 
 // making is an index that is made while it is read, and verified at its end.
 type making struct {
-	ctx    context.Context // of the reader's, from Open to Close
+	ctx    context.Context // of the reader, from Open to Close
 	cancel context.CancelFunc
 	s      *Store
 	p      *plan
 	r      io.ReadCloser
-	slot   chan struct{} // that it takes up; nil: none
+	slot   chan struct{} // taken for the program; nil: none
 	sum    hash.Hash
 	done   func()
 }
@@ -408,7 +409,7 @@ func (b *making) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// verify returns io.EOF if what was read has the digest.
+// verify returns io.EOF if the bytes that were read have the digest.
 func (b *making) verify() error {
 	got := b.sum.Sum(nil)
 	switch {

@@ -8,8 +8,8 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// Who cannot get an index in time is told so before anything is made: because the
-// program is slow, or because others wait for it.
+// A client that cannot get an index in time gets the error before the index is made:
+// because the program is slow, or because others wait for it.
 func TestExpected(t *testing.T) {
 	r := &recipe{argv: []string{"xz"}, rate: 1 << 20}
 	s := &Store{jobs: map[cas.Digest]time.Duration{}}

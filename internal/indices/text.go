@@ -58,7 +58,7 @@ const (
 	maxIndex   = 8 << 30  // bytes of an index
 	maxList    = 16 << 20 // bytes of a list when decompressed
 	maxExtents = 1 << 18
-	inMemory   = 256 << 10 // larger blobs are read when they are needed
+	inMemory   = 256 << 10 // larger blobs are read as needed
 	frameCache = 8 << 20   // bytes of text
 )
 
@@ -70,7 +70,7 @@ type frame struct {
 	sum  [halfSum]byte
 }
 
-// source is an order that has text.
+// source is an order that contains text.
 type source struct {
 	digest cas.Digest
 	blob   io.ReadSeeker
@@ -79,15 +79,15 @@ type source struct {
 	text   []byte // of an order of the first format, which has no frames
 }
 
-// extent is a part of an index that is in one source. It begins where the extent before
-// it ends.
+// extent is a part of an index that is in one source. It begins where the previous extent
+// ends.
 type extent struct {
 	source int32
 	at     int64 // in the text of the source
 	end    int64 // in the index
 }
 
-// text is an index without stanzas. It is read from its orders.
+// text is an index without stanzas, which is read from its orders.
 type text struct {
 	sources []*source
 	extents []extent
@@ -107,8 +107,8 @@ type loadedFrame struct {
 	text   []byte
 }
 
-// loadText reads the lists of an order and of those that it is a difference to. chain has
-// them all, the order itself first. The blobs are read until Close.
+// loadText reads the lists of the first order of chain and of the others, which it is a
+// difference to. It reads from the blobs until Close.
 func loadText(ctx context.Context, blobs cas.Reader, chain []cas.Digest) (_ *text, err error) {
 	if len(chain) == 0 || len(chain) > maxChain {
 		return nil, fmt.Errorf("%w: %d differences, expected 1 to %d", ErrOrder, len(chain), maxChain)
@@ -190,7 +190,7 @@ func (t *text) open(ctx context.Context, blobs cas.Reader, d cas.Digest) (*sourc
 	return s, nil
 }
 
-// loadFirstFormat takes the text of an order of the first format.
+// loadFirstFormat reads the text of an order of the first format.
 func (t *text) loadFirstFormat(ctx context.Context, blobs cas.Reader, chain []cas.Digest) error {
 	pieces, err := loadOrder(ctx, blobs, chain)
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *source) read(p []byte, at int64) error {
 }
 
 // add reads the list of an order, and makes the extents of its index from those of the
-// index below.
+// index below, which the order is a difference to.
 func (t *text) add(s *source, below cas.Digest) error {
 	list, at, err := t.list(s, below)
 	if err != nil {
@@ -379,7 +379,7 @@ func (e *extents) add(src int32, at, n int64) {
 	e.out = append(e.out, extent{src, at, begin + n})
 }
 
-// copy adds n bytes of the index below, which has them.
+// copy adds n bytes of the index below.
 func (e *extents) copy(from, n int64) {
 	for i := extentAt(e.below, from); n > 0 && len(e.out) <= maxExtents; i++ {
 		x := e.below[i]
@@ -398,7 +398,7 @@ func startOf(all []extent, i int) int64 {
 	return all[i-1].end
 }
 
-// extentAt returns the extent with a byte of the index.
+// extentAt returns the extent that contains a byte of the index.
 func extentAt(all []extent, off int64) int {
 	return sort.Search(len(all), func(i int) bool { return all[i].end > off })
 }
@@ -406,8 +406,8 @@ func extentAt(all []extent, off int64) int {
 // size returns the size of the index in bytes.
 func (t *text) size() int64 { return sizeOf(t.extents) }
 
-// at returns bytes of the index from an offset on: at least one, unless it ends there. They
-// are valid until the next call.
+// at returns bytes of the index from an offset on: at least one, unless the index ends
+// there. They are valid until the next call.
 func (t *text) at(off int64) ([]byte, error) {
 	if off < 0 || off >= t.size() {
 		return nil, nil

@@ -40,7 +40,7 @@ func putText(t interface{ Fatal(...any) }, blobs blobTable, chain []cas.Digest, 
 	return append([]cas.Digest{blobs.put(b.Bytes())}, chain...)
 }
 
-// readText makes an index again.
+// readText restores an index.
 func readText(blobs cas.Reader, chain []cas.Digest) (string, error) {
 	x, err := loadText(context.Background(), blobs, chain)
 	if err != nil {
@@ -59,7 +59,7 @@ func contentsLines(n int) (lines []string) {
 	return lines
 }
 
-// An index without stanzas comes back from its differences to any other, and a changed
+// An index without stanzas is restored from its difference to any other, and a changed
 // line costs little more than the line.
 func TestTextOrders(t *testing.T) {
 	lines := contentsLines(5000)
@@ -124,8 +124,8 @@ func TestTextOrderIsDeterministic(t *testing.T) {
 	}
 }
 
-// Random histories of an index come back from their differences, also from one to an order
-// of the first format.
+// Random histories of an index are restored from their differences, even from a
+// difference to an order of the first format.
 func TestTextHistories(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		blobs := blobTable{}
@@ -154,7 +154,8 @@ func TestTextHistories(t *testing.T) {
 	})
 }
 
-// contents writes lines like those of Contents, sorted, of which some packages changed.
+// contents writes lines like those of Contents, sorted. The files of some packages have
+// changed.
 type contents struct {
 	packages, files int
 	changed         map[int]int // packages, and how often they changed
@@ -187,7 +188,7 @@ func (c *contents) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// peakWriter notes how large the heap is while somebody writes.
+// peakWriter records the largest size of the heap during the writes.
 type peakWriter struct {
 	io.Writer
 	next, n, peak int64
@@ -283,7 +284,7 @@ func (c *compareWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// order is the order of an index without stanzas, to be written with faults.
+// order describes an order of an index without stanzas, which is written with faults.
 type order struct {
 	base   cas.Digest
 	frames []string
@@ -331,8 +332,7 @@ func (o order) write(t *testing.T) []byte {
 	return blob
 }
 
-// Orders that are damaged, or that somebody made up, are refused, and their text is not
-// believed.
+// Damaged and forged orders are refused, and their text is not used.
 func TestTextOrderRefuses(t *testing.T) {
 	blobs := blobTable{}
 	root := blobs.put(order{frames: []string{"0123456789"}, ops: []int64{10<<1 + opTextFresh}}.write(t))
@@ -401,7 +401,7 @@ func TestTextOrderRefuses(t *testing.T) {
 	}
 }
 
-// An index that would have too many parts is not written as a difference.
+// An index with too many parts is not written as a difference.
 func TestTextTooFine(t *testing.T) {
 	blobs := blobTable{}
 	chain := putText(t, blobs, nil, "0123456789")
@@ -424,7 +424,7 @@ func TestTextTooFine(t *testing.T) {
 	}
 }
 
-// No order that somebody made up makes the reader fail in an unexpected way, or take memory
+// A forged order does not make the reader fail in an unexpected way, or use memory
 // without bounds.
 func FuzzReadText(f *testing.F) {
 	blobs := blobTable{}

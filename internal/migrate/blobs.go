@@ -9,8 +9,8 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// A batch of blobs becomes durable after this many blobs or bytes, which an interruption
-// may cause to be copied again.
+// Limits of a batch of blobs: it becomes durable after this many blobs or bytes. After an
+// interruption they may have to be copied again.
 const (
 	batchBlobs = 1000
 	batchBytes = 256 << 20
@@ -25,9 +25,9 @@ type quarantined struct {
 
 func keyOf(q cas.Quarantined) quarantined { return quarantined{q.Digest, q.At.Unix(), q.Why} }
 
-// quarantine copies the quarantine, before the blobs: a blob that is there and in the
-// quarantine is removed on its way. Corrupt copies, which are never restored, are left
-// out.
+// quarantine copies the quarantine. It runs before the blobs are copied, because it
+// stores each quarantined copy as a blob and then removes it. It leaves out corrupt
+// copies, which are never restored.
 func (c *Copy) quarantine(ctx context.Context) error {
 	c.P.SetPhase("copying the quarantine")
 	all, err := c.FromBlobs.Quarantine(ctx)
@@ -80,13 +80,13 @@ func (c *Copy) quarantineOne(ctx context.Context, q cas.Quarantined) error {
 	if err := b.Flush(ctx); err != nil {
 		return err
 	}
-	b.Discard() // nobody removes what a batch holds
+	b.Discard() // a blob that a batch holds cannot be removed
 	c.Clock.at.Store(&q.At)
 	defer c.Clock.at.Store(nil)
 	return c.ToBlobs.Remove(ctx, q.Digest, q.Why, nil)
 }
 
-// blobs copies the blobs that the target does not have, and finds that it has all.
+// blobs copies the blobs that the target does not have, and then checks that it has all.
 func (c *Copy) blobs(ctx context.Context) error {
 	c.P.SetPhase("counting blobs")
 	c.P.Files.Store(0)
@@ -112,7 +112,7 @@ func (c *Copy) blobs(ctx context.Context) error {
 	flush := func() error {
 		err := batch.Flush(ctx)
 		batch.Discard()
-		batch = c.ToBlobs.NewBatch() // a batch remembers its blobs
+		batch = c.ToBlobs.NewBatch() // a batch keeps its blobs in memory
 		return err
 	}
 	lost := map[cas.Digest]bool{}
@@ -153,7 +153,7 @@ func (c *Copy) has(ctx context.Context, info cas.Info) (bool, error) {
 	return err == nil && st.Size == info.Size, err
 }
 
-// blob copies one blob. It records a damaged one, unless nothing needs it.
+// blob copies one blob. If the blob is damaged and needed, it records that.
 func (c *Copy) blob(ctx context.Context, batch cas.Batch, info cas.Info) (lost bool, err error) {
 	r, err := c.FromBlobs.Open(ctx, info.Digest)
 	if err == nil {

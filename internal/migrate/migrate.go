@@ -1,10 +1,10 @@
-// Package migrate copies an installation from one pair of stores, of metadata and of
-// blobs, to another one. The engines of both may be any.
+// Package migrate copies an installation from one pair of stores, for metadata and for
+// blobs, to another. Each store may have any engine.
 //
-// The source must be at rest, and is not changed. The target is marked as incomplete
+// The source must not be running, and is not changed. The target is marked as incomplete
 // from before its first entry until everything was compared: blobs by their digests while
 // they are copied, metadata by the sums of two dumps at the end. Blobs that the target
-// has are not copied again, so an interrupted run can be continued.
+// already has are not copied again, so an interrupted run can be continued.
 package migrate
 
 import (
@@ -23,9 +23,9 @@ import (
 )
 
 var (
-	// ErrSource means that the source is not in the state to be copied.
+	// ErrSource means that the source cannot be copied in its present state.
 	ErrSource = errclass.New(errclass.Conflict, "source refused")
-	// ErrTarget means that the target holds something else.
+	// ErrTarget means that the target contains other data.
 	ErrTarget = errclass.New(errclass.Conflict, "target refused")
 	// ErrDamaged means that blobs of the source are damaged or missing, or that the copy
 	// differs from the source.
@@ -37,14 +37,14 @@ var (
 // Lease is the name of the lease of a target.
 const Lease = "migrate"
 
-// Clock is the clock of a target's store of blobs. It can be set, because the time at
-// which a blob was removed is copied too.
+// Clock is the clock of the target's blob store. It can be set, because the time at which
+// a blob was quarantined is copied too.
 type Clock struct {
 	Now func() time.Time
 	at  atomic.Pointer[time.Time]
 }
 
-// Time returns the time that was set, or the present one.
+// Time returns the time that was set, or otherwise the present time.
 func (c *Clock) Time() time.Time {
 	if at := c.at.Load(); at != nil {
 		return *at
@@ -61,7 +61,7 @@ type Copy struct {
 	ID        meta.Identity
 	P         *acquire.Progress
 	Result    *api.MigrateResult
-	sums      *meta.Sums // of From when it was copied
+	sums      *meta.Sums // sums of the dump of From that was copied
 }
 
 // names returns the first of many names, for messages.
@@ -73,7 +73,7 @@ func names(all []string) string {
 	return strings.Join(all, "; ")
 }
 
-// CheckSource checks everything about the metadata of a source. ErrSource.
+// CheckSource checks that the metadata of a source is sound and complete. ErrSource.
 func CheckSource(ctx context.Context, st meta.Store, p *acquire.Progress) (meta.Identity, error) {
 	p.SetPhase("checking the metadata")
 	id, err := st.Identity(ctx)
@@ -120,10 +120,10 @@ func CheckSource(ctx context.Context, st meta.Store, p *acquire.Progress) (meta.
 // errRow ends a dump at its first row.
 var errRow = errors.New("not empty")
 
-// Claim marks the metadata of a target as incomplete, or finds that an earlier run did
-// with the same place of blobs: the metadata may know which blobs are there already. marked
-// means that the target's data directory has that mark. complete means that the copy was
-// complete, and only the mark is left. ErrTarget.
+// Claim marks the metadata of a target as incomplete, or accepts a mark of an earlier run
+// with the same location of blobs: the metadata may already record which blobs are there.
+// marked means that the target's data directory has that mark. complete means that the
+// copy was complete, and only the mark is left. ErrTarget.
 func Claim(ctx context.Context, from, to meta.Store, id meta.Identity, blobs string, marked bool) (complete bool, err error) {
 	known, err := to.Identity(ctx)
 	if err != nil {
@@ -139,7 +139,7 @@ func Claim(ctx context.Context, from, to meta.Store, id meta.Identity, blobs str
 		if err := knownFreezes(ctx, from, to); err != nil {
 			return false, err
 		}
-		// The run may have been stopped before this, and the source started since.
+		// The source may have been started since, after the earlier run was stopped.
 		return false, to.SetEpoch(ctx, id.ID, id.Epoch, time.Time{})
 	case was == id.ID:
 		return false, fmt.Errorf("%w: a migration into its metadata with the blobs in %s was not completed, now they are to be in %s: use the former place, or an empty database", ErrTarget, place, blobs)
@@ -167,7 +167,7 @@ func Claim(ctx context.Context, from, to meta.Store, id meta.Identity, blobs str
 	return false, to.SetEpoch(ctx, id.ID, id.Epoch, time.Time{})
 }
 
-// held describes the freezes of a target; "" if there are none.
+// held describes the freezes of a target for a message; "" if it has none.
 func held(ctx context.Context, to meta.Freezes) string {
 	all, err := to.Freezes(ctx)
 	if err != nil || len(all) == 0 {
@@ -199,7 +199,8 @@ func knownFreezes(ctx context.Context, from, to meta.Freezes) error {
 	return nil
 }
 
-// Run copies blobs and metadata, and compares them. ErrSource, ErrDamaged.
+// Run copies blobs and metadata, and compares them. Everything is durable when it returns
+// nil. ErrSource, ErrDamaged.
 func (c *Copy) Run(ctx context.Context) error {
 	if err := c.missing(ctx); err != nil {
 		return err
@@ -220,7 +221,7 @@ func (c *Copy) Run(ctx context.Context) error {
 	return c.complete(ctx)
 }
 
-// missing looks for blobs that the source should have.
+// missing looks for blobs that the source should have but has lost.
 func (c *Copy) missing(ctx context.Context) error {
 	c.P.SetPhase("looking for missing blobs")
 	var after cas.Digest
@@ -292,9 +293,10 @@ func (d *counted) Dump(ctx context.Context, f func(*meta.Row) error) error {
 	})
 }
 
-// complete makes sure that the source was at rest, also if a node that was cut off from
-// its database came back: the metadata are those that were copied. Blobs that the source stored before it
-// knew of all of them are not to be collected from the copy either.
+// complete makes sure that the source did not change, for example because a node that was
+// cut off from its database came back: its metadata must still be what was copied. It
+// also copies the time since which the source has recorded every blob, so that
+// collections keep older blobs in the copy, too.
 func (c *Copy) complete(ctx context.Context) error {
 	c.P.SetPhase("completing")
 	id, err := c.From.Identity(ctx)

@@ -1,5 +1,5 @@
-// Package retention decides what may be removed. Removals by hand, collections and
-// listings all use this one rule.
+// Package retention decides which snapshots, freezes and recordings may be removed.
+// Removals by users, collections and listings all use this one rule.
 package retention
 
 import (
@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Rule decides for one time, given the freezes and recordings that exist.
+// Rule decides as of one time, with the freezes and recordings of that time.
 type Rule struct {
 	now  time.Time
 	used map[string][]string // by the id of a snapshot: what depends on it
@@ -47,8 +47,8 @@ func Pinned(s *meta.Snapshot, now time.Time) bool {
 	return s.Pinned != nil && (s.Pinned.IsZero() || s.Pinned.After(now))
 }
 
-// Snapshot returns meta.ErrInUse, with what needs the snapshot, if it must stay. newest
-// is the newest snapshot of its mirror, which stays because `latest` never goes back. It
+// Snapshot returns meta.ErrInUse, with the reason, if a snapshot must be kept. newest is
+// the newest snapshot of its mirror, which is kept because `latest` never goes back. It
 // is nil for a mirror that is no longer configured, all of whose snapshots may be
 // removed.
 func (r *Rule) Snapshot(s, newest *meta.Snapshot) error {
@@ -68,8 +68,9 @@ func inUse(s *meta.Snapshot, why string) error {
 	return fmt.Errorf("snapshot %s: %w: %s", s.ID(), meta.ErrInUse, why)
 }
 
-// Freeze returns meta.ErrInUse, with the channel, if a freeze must stay: a channel shows
-// it, or still serves it to clients that read the channel's index before it was moved.
+// Freeze returns meta.ErrInUse, with the name of the channel, if a freeze must be kept: a
+// channel shows it, or still serves it to clients that read the channel's index before a
+// move.
 func Freeze(name string, channels []*meta.Channel, now time.Time) error {
 	for _, c := range channels {
 		if c.Freeze == name {

@@ -162,8 +162,8 @@ func TestCache(t *testing.T) {
 	})
 }
 
-// However many readers request a blob at one time, it is fetched once, and each gets its
-// bytes as they arrive.
+// If many readers request a blob at the same time, it is fetched once, and each reader
+// gets its bytes as they arrive.
 func TestOneFill(t *testing.T) {
 	w := newWorld(t, 10<<20)
 	data := blob(1, 1<<20)
@@ -244,7 +244,7 @@ func TestEviction(t *testing.T) {
 }
 
 // Copies that a restart or the disk has damaged are made again. Wrong bytes from the
-// other store are never kept, nor completed to a reader.
+// other store are never kept, and no reader gets all of them.
 func TestDamage(t *testing.T) {
 	w := newWorld(t, 10<<20)
 	data := blob(1, 100_000)
@@ -272,7 +272,7 @@ func TestDamage(t *testing.T) {
 	}
 	w.r.flip.Store(false)
 	w.read(other)
-	// A check of what is stored does not read copies.
+	// A check of stored blobs does not read copies.
 	before := w.r.opened.Load()
 	if err := cas.Check(t.Context(), w.c, d); err != nil || w.r.opened.Load() == before {
 		t.Errorf("a check read a copy: %v", err)
@@ -301,8 +301,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// A caller to whom only the bytes matter reads a copy without a question to the other
-// store, of whatever age, but never a damaged one.
+// A caller to whom only the bytes matter gets a copy of any age, without a request to the
+// other store, but never a damaged one.
 func TestWithCopies(t *testing.T) {
 	w := newWorld(t, 1<<20)
 	data := blob(1, 5000)
@@ -329,7 +329,7 @@ func TestWithCopies(t *testing.T) {
 	}
 }
 
-// If the disk is full there are fewer copies, and no errors.
+// If the disk is full, the cache keeps fewer copies and returns no errors.
 func TestFullDisk(t *testing.T) {
 	w := newWorld(t, 10<<20)
 	for n := range 4 {

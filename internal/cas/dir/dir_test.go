@@ -43,7 +43,7 @@ func TestDir(t *testing.T) {
 	castest.Run(t, func(t *testing.T) castest.Open { return opener(t, filepath.Join(t.TempDir(), "data")) })
 }
 
-// Open drops what an earlier process was writing, and makes directories again that a
+// Open deletes unfinished files of an earlier process, and recreates directories that a
 // power cut undid. Stray files do no harm.
 func TestOpenMends(t *testing.T) {
 	path := t.TempDir()
@@ -83,7 +83,7 @@ func TestOpenMends(t *testing.T) {
 	}
 }
 
-// Stored is called for new blobs, and for those that are restored, once they are there.
+// Stored is called after new or restored blobs are in place.
 func TestStored(t *testing.T) {
 	path, blob, calls := t.TempDir(), cas.Sum([]byte("x")), 0
 	s, err := dir.Open(path, dir.Options{Stored: func() {

@@ -50,7 +50,7 @@ func mustHold(t *testing.T, s cas.Store, data []byte) {
 }
 
 // Each request in a store's life is answered with an error, without effect or after it
-// has taken effect. The store tries again and ends in the same state. It also retries
+// has taken effect. The store retries and ends in the same state. It also retries
 // conflicts.
 func TestTransientFaults(t *testing.T) {
 	srv := s3test.Start(t)
@@ -107,7 +107,7 @@ func TestTransientFaults(t *testing.T) {
 	}
 }
 
-// A server that only fails is unavailable, never empty, and nothing is promised.
+// A server that always fails is unavailable, never empty, and no blob is promised.
 func TestOutage(t *testing.T) {
 	srv := s3test.Start(t)
 	w := newStore(t, srv)
@@ -129,7 +129,7 @@ func TestOutage(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// The client of S3 repeats what may help; a reader does not repeat that.
+	// The S3 client retries what may succeed, so a reader does not retry again.
 	srv.Counts()
 	if _, err := cas.ReadAll(t.Context(), s, cas.Sum(kept), 1<<20); !errors.Is(err, cas.ErrUnavailable) {
 		t.Errorf("read: %v", err)
@@ -144,8 +144,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// When the server has not answered anything for a while, only one request in a few seconds
-// is sent, so that clients need not wait for each. The first answer ends that.
+// When the server has not answered for a while, only one request in a few seconds is
+// sent, so that clients need not wait for each. The first answer ends this.
 func TestSilentServer(t *testing.T) {
 	srv := s3test.Start(t)
 	w := newStore(t, srv)
@@ -182,7 +182,7 @@ func TestSilentServer(t *testing.T) {
 	mustHold(t, s, kept)
 }
 
-// Answers that end early are resumed, wrong bytes are never completed to a reader, and
+// Answers that end early are resumed, no reader gets all bytes of a wrong object, and
 // slow answers are read.
 func TestDamagedAnswers(t *testing.T) {
 	srv := s3test.Start(t)
@@ -226,7 +226,7 @@ func TestDamagedAnswers(t *testing.T) {
 	}
 }
 
-// An upload that is interrupted, or whose bytes change on the way, stores nothing.
+// An upload that is interrupted, or whose bytes are changed in transit, stores nothing.
 func TestDamagedUploads(t *testing.T) {
 	srv := s3test.Start(t)
 	for _, size := range []int{100 << 10, 40 << 20} {
@@ -286,7 +286,7 @@ func TestLostObjects(t *testing.T) {
 
 // A DELETE that arrives late does not affect a blob that was stored again, because its
 // key is another one. Interrupted uploads and replaced objects are deleted a day later,
-// whatever a listing says.
+// even if a listing does not show them.
 func TestLateDelete(t *testing.T) {
 	srv := s3test.Start(t)
 	w := newStore(t, srv)
@@ -378,7 +378,7 @@ func TestAbandonedUploads(t *testing.T) {
 	}
 }
 
-// Settings that cannot work are refused at the start, by name.
+// Unusable settings are refused at the start, with their names.
 func TestRefusals(t *testing.T) {
 	srv := s3test.Start(t)
 	w := newStore(t, srv)

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/meta/bolt"
 )
 
-// store is one installation's store, opened again and again.
+// store is the store of one installation, which is opened several times.
 type store struct {
 	srv      *s3test.Server
 	location string
@@ -69,7 +69,7 @@ func TestS3(t *testing.T) {
 	castest.Run(t, func(t *testing.T) castest.Open { return newStore(t, srv).open })
 }
 
-// The same suite with local copies, as snapd opens the store.
+// The same suite with local copies, which is how snapd opens the store.
 func TestS3Cached(t *testing.T) {
 	srv := s3test.Start(t)
 	castest.Run(t, func(t *testing.T) castest.Open {

@@ -10,9 +10,9 @@ import (
 	"example.org/snapd/internal/cas/s3/s3test"
 )
 
-// Same finds out whether two locations are the same place, also with credentials that may
-// not list the bucket, to which S3 denies access to an object that does not exist. Where
-// it cannot find out, that is no error.
+// Same recognises that two locations are the same place, even with credentials that may
+// not list the bucket. S3 then denies access to an absent object. If Same cannot find
+// out, it returns no error.
 func TestSame(t *testing.T) {
 	srv := s3test.Start(t)
 	one, alias, other := newStore(t, srv), newStore(t, srv), newStore(t, srv)

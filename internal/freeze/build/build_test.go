@@ -21,8 +21,8 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// Where upstream gives no date, that of its newest signature is the manifest's, by
-// whatever keys the freeze is verified.
+// If upstream has no date, the manifest has the date of upstream's newest signature, no
+// matter with which keys the freeze is verified.
 func TestFreezeUndated(t *testing.T) {
 	other := signtest.NewKey(t, "other")
 	later := mirrortest.Start.Add(time.Minute)
@@ -53,8 +53,8 @@ func TestFreezeUndated(t *testing.T) {
 	}
 }
 
-// Packages that upstream knows by SHA-512 alone have both digests in a manifest of
-// format 2, and upstream's is checked; other manifests are of format 1.
+// Packages that upstream lists only by SHA-512 have both digests in a manifest of format
+// 2, and verify checks upstream's. Other manifests are of format 1.
 func TestFreezeSHA512(t *testing.T) {
 	w := freezertest.NewEmpty(t, func(m *config.Mirror) { m.Download = config.OnDemand })
 	s := w.Archive.Default()
@@ -89,7 +89,7 @@ func TestFreezeSHA512(t *testing.T) {
 			t.Fatalf("import %s: %v", name, err)
 		}
 		into.Verify(t, name)
-		if name == "4.1" { // from an imported base, of which no generation is here
+		if name == "4.1" { // of an imported base without generations on this server
 			doc := into.Document(t, into.Freeze(t, api.FreezeRequest{Name: "4.2", Base: name}))
 			if doc.Format != freeze.SHA512Version {
 				t.Errorf("format %d from an imported base", doc.Format)
@@ -109,15 +109,15 @@ func TestFreezeSHA512(t *testing.T) {
 			t.Errorf("%s with a bit flipped: %+v", name, faults)
 		}
 	}
-	// A base keeps them.
+	// A freeze from a base keeps both digests.
 	if doc := w.Document(t, w.Freeze(t, api.FreezeRequest{Name: "4.2", Base: "4.1"})); doc.Format != freeze.SHA512Version {
 		t.Errorf("format %d from a base", doc.Format)
 	}
 	w.Verify(t, "4.2")
 }
 
-// A freeze is kept with the certificate that lasts longest: after a renewal and
-// a change of key clients still get the renewed one.
+// A freeze keeps the certificate that is valid longest: after a renewal, and even after a
+// change of key, clients get the renewed one.
 func TestVouchRenewed(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	key, err := sign.Generate("short", "", mirrortest.Start, sign.GenerateOptions{Expires: mirrortest.Start.AddDate(1, 0, 0)})
@@ -161,8 +161,8 @@ func TestVouchRenewed(t *testing.T) {
 	w.Verify(t, "4.0")
 }
 
-// After a change of key old freezes keep their signature, and a statement by the
-// new key vouches for them: either key proves them.
+// After a change of key old freezes keep their signature, and a statement by the new key
+// vouches for them. Either key proves them.
 func TestVouch(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	old := w.Signer

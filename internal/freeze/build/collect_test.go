@@ -20,9 +20,9 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// Whatever a freeze is made of may be a collection candidate already, because
-// an earlier freeze with the same contents was removed. A collection between
-// writing the blobs and referring to them takes none of them.
+// The blobs of a freeze may already be collection candidates, because an earlier freeze
+// with the same contents was removed. A collection between writing the blobs and
+// referring to them removes none of them.
 func TestFreezeBesideCollection(t *testing.T) {
 	for _, download := range []string{config.All, config.OnDemand} {
 		for name, req := range map[string]api.FreezeRequest{
@@ -43,8 +43,8 @@ func TestFreezeBesideCollection(t *testing.T) {
 	}
 }
 
-// An imported base is all that holds its packages; it is removed while a freeze
-// is made from it.
+// Only an imported base refers to its packages, and it is removed while a freeze is made
+// from it.
 func TestBaseRemovedMeanwhile(t *testing.T) {
 	w, collect := freezertest.Collected(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})
@@ -53,7 +53,7 @@ func TestBaseRemovedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Remove(t, "4.1")
-	// Upstream and all snapshots forget the package.
+	// Upstream and all snapshots lose the package.
 	w.Archive.Default().Remove("a", "1")
 	w.Archive.Add(debtest.Package{Name: "a", Version: "2", Source: "src-a"})
 	w.SetNow(w.Now().Add(time.Hour))
@@ -133,8 +133,8 @@ func TestRenewedKeyBesideCollection(t *testing.T) {
 	w.Complete(t, "4.0", collect)
 }
 
-// A freeze that is cut short leaves nothing behind for good, also where a
-// collection forgot that its blobs were candidates.
+// The remains of an interrupted freeze are collected, even if a collection forgot that
+// its blobs were candidates.
 func TestCutFreezeIsCollected(t *testing.T) {
 	w, collect := freezertest.Collected(t, config.OnDemand)
 	count := func() (n int) {
@@ -180,7 +180,7 @@ func TestCutFreezeIsCollected(t *testing.T) {
 	w.Complete(t, "4.1", collect)
 }
 
-// A copy in the quarantine that is corrupt is not frozen.
+// A corrupt copy in the quarantine is not frozen.
 func TestFreezeOfCorruptQuarantine(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})

@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/freeze/freezertest"
 )
 
-// Importing a freeze again brings back what was lost of it.
+// Importing a freeze again restores its lost blobs.
 func TestImportRestores(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})
@@ -60,7 +60,7 @@ func TestImportBesideCollection(t *testing.T) {
 	w.Complete(t, "4.1", collect)
 }
 
-// An export removes nothing that it did not make, and leaves only its directory.
+// An export removes only files that it made, and leaves only its directory.
 func TestExportBeside(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})

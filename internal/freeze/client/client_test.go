@@ -13,8 +13,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// A recording that is not frozen yet has sources of its own, with the key that
-// signs what it shows.
+// A recording that is not frozen yet has sources, with the key that signs its documents.
 func TestRecordingSources(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	snap, err := w.Store().Latest(t.Context(), "debian")
@@ -27,7 +26,7 @@ func TestRecordingSources(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The last line of a key's data says whose it is.
+	// The last line of a key's data identifies the key.
 	lines := strings.Split(strings.TrimSpace(w.Signer.PublicKeyArmored()), "\n")
 	ours := "\n " + lines[len(lines)-3] + "\n"
 	for name, c := range map[string]struct {
@@ -55,7 +54,7 @@ func TestRecordingSources(t *testing.T) {
 	}
 }
 
-// What sources cannot print is told by its name, and what there is.
+// The error for a format that sources does not support names it and lists the others.
 func TestSourcesRefused(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	for want, req := range map[string]api.SourcesRequest{
@@ -90,8 +89,8 @@ func TestSBOM(t *testing.T) {
 	}
 }
 
-// Package URLs in bills of materials say which distribution a package is of, by
-// its own suite.
+// Package URLs in bills of materials contain the distribution of a package, according to
+// its suite.
 func TestSBOMDistro(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable", "stable-updates", "sid")
 	for name, fields := range map[string][3]string{"stable": {"Debian", "bookworm", "12.5"}, "stable-updates": {"Debian", "bookworm-updates", "12-updates"}, "sid": {"Debian", "sid", ""}} {

@@ -20,8 +20,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// A query for control data gives the same packages of a freeze that was made here, whose
-// stanzas are in the metadata, and of one that was imported, and of any part of them.
+// A query for control data matches the same packages of a freeze that was made here,
+// whose stanzas are in the metadata, as of an imported one, and as of any page of them.
 func TestQueryOfImported(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Archive.Add(debtest.Package{Name: "web", Version: "1", Fields: map[string]string{"Section": "web"}})
@@ -61,7 +61,7 @@ func TestQueryOfImported(t *testing.T) {
 	}
 }
 
-// asked returns the packages of a freeze that a query asks for, and their positions.
+// asked returns the packages of a freeze that a query matches, and their positions.
 func asked(t *testing.T, z *freezer.Freezer, name string, q *query.Query, from client.Position) (names []string, at []client.Position) {
 	t.Helper()
 	err := z.Manifest(name).EachRead(t.Context(), q, from, func(r *client.Read) error {
@@ -105,9 +105,8 @@ func (c *counted) Differences(ctx context.Context, mirror string, suite repo.Sui
 	return all, err
 }
 
-// Pages read what they show, and not what follows: differences of a mirror in which every
-// package changed, a list that begins late, and a query for control data. Long because all
-// read one mirror.
+// Pages read only what they show: differences of a mirror in which every package changed,
+// a list that begins late, and a query for control data. Long because all use one mirror.
 func TestPagesReadLittle(t *testing.T) {
 	w := freezertest.NewEmpty(t, func(m *config.Mirror) { m.Download, m.Sources = config.OnDemand, false })
 	const n = 1200

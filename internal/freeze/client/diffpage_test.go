@@ -13,7 +13,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// entries are all differences of a comparison, with their kinds, in order.
+// entries returns all differences of a comparison, with their kinds, in order.
 func entries(d *api.Diff) (out []string) {
 	for kind, list := range map[string][]api.DiffEntry{"added": d.Added, "removed": d.Removed, "upgraded": d.Upgraded, "downgraded": d.Downgraded, "rebuilt": d.Rebuilt} {
 		for _, e := range list {
@@ -24,9 +24,9 @@ func entries(d *api.Diff) (out []string) {
 	return out
 }
 
-// The pages of a comparison have together what the comparison has: of snapshots whose
-// suites changed or came and went, of whole freezes of two mirrors, and of exact ones. Long because all
-// compare states of one history.
+// All pages of a comparison together contain its differences: between snapshots whose
+// suites changed, appeared or disappeared, between freezes of two whole mirrors, and
+// between exact ones. Long because all compare states of one history.
 func TestDiffPages(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable", "sid")
 	freeze := func(name string, req api.FreezeRequest) {
@@ -104,7 +104,7 @@ func TestDiffPages(t *testing.T) {
 		if err != nil || !all || !slices.Equal(entries(d), entries(want)) || len(d.Sources) != len(want.Sources) {
 			t.Errorf("%v: all %v, %d of %d differences, %v", refs, all, len(entries(d)), len(entries(want)), err)
 		}
-		// A page that may read little goes on where it stopped.
+		// A page that may read only a little continues where the last one stopped.
 		d, _, err = b.DiffPage(t.Context(), refs[0], refs[1], client.DiffPart{Few: -1, Rows: 1000, Read: 0})
 		if err != nil || len(entries(d)) > 0 || d.Next == "" {
 			t.Errorf("%v: %d differences of nothing, next %q, %v", refs, len(entries(d)), d.Next, err)

@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/freeze/lockfile"
 )
 
-// A freeze from the lock file of a freeze has the same packages, in every format.
+// A freeze from the lock file of a freeze contains the same packages, in every format.
 func TestLockRoundTrip(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable")
 	freeze := func(name string, manifests ...api.ManifestFile) {

@@ -22,9 +22,9 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// Attestations are kept beside the freeze that they are about, exported and imported
-// with it, and count for those who name their builders. Others are refused, and leave
-// nothing behind. Long because it follows one freeze.
+// Attestations are kept beside the freeze that they are about, are exported and imported
+// with it, and count for users who name their builders. Invalid ones are refused, and
+// leave nothing behind. Long because it follows one freeze.
 func TestAttestations(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	res := w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})
@@ -110,7 +110,7 @@ func TestAttestations(t *testing.T) {
 		t.Errorf("three of two: %v", err)
 	}
 
-	// What differs in a rebuilt image is kept beside the attestations.
+	// The differences of a rebuilt image are kept beside the attestations.
 	compared := &api.CompareResult{
 		A: api.CompareSide{Name: "/home/me/a", SHA256: good.Image.String()}, B: api.CompareSide{Name: "/home/me/b", SHA256: differs.Image.String()}, Verdict: "contents",
 		Differences: []api.CompareDifference{{Path: "/etc/hostname", Causes: []api.CompareCause{{Code: "host-name", A: "one", B: "two"}}}},
@@ -144,7 +144,7 @@ func TestAttestations(t *testing.T) {
 		t.Errorf("with a comparison: %v, %v", f.Statements, err)
 	}
 
-	// The export proves it offline, and a change of an attestation is found.
+	// The export proves the attestations offline, and a changed attestation is found.
 	e := w.Export(t, "4.1")
 	o := proof.Options{Formats: repo.ByType[proof.Format](deb.Format{}), Ours: w.Signer.Keyring()}
 	must(t, o.SetBuilders(&api.VerifyRequest{Builders: list, Threshold: 2}))
@@ -184,7 +184,8 @@ func TestAttestations(t *testing.T) {
 		t.Errorf("an attestation of another manifest: %v, %+v", err, v)
 	}
 
-	// A freeze that is there gets what is new in an export, and loses what is removed.
+	// An existing freeze gets the new attestations of an export, and keeps none that were
+	// removed.
 	must(t, os.Remove(filepath.Join(e.Dir, freeze.AttestationPath(cas.Sum(foreign)))))
 	sum, err := cas.ParseDigest(strings.TrimSuffix(strings.TrimPrefix(filepath.Base(files[0]), "attestation-"), ".json"))
 	must(t, err)
@@ -209,7 +210,7 @@ func TestAttestations(t *testing.T) {
 	}
 	freezertest.Verify(t, other2.Freezer, "4.1")
 
-	// Nobody makes the freeze unreadable by many large ones.
+	// Many large attestations cannot make the freeze unreadable.
 	for i := 0; ; i++ {
 		large := good
 		large.Tools = map[string]string{fmt.Sprint("tool", i): strings.Repeat("x", 600<<10)}

@@ -17,8 +17,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// compacted is a world whose oldest snapshot with xz gave up its indices after a freeze
-// was made from it and removed. It returns the snapshot and the manifest of the freeze.
+// compacted returns a world whose oldest snapshot was compacted after a freeze was made
+// from it and removed, with the snapshot and the manifest of the freeze.
 func compacted(t *testing.T, req *api.FreezeRequest) (w *freezertest.World, manifest string) {
 	t.Helper()
 	w = freezertest.New(t, config.All)
@@ -59,7 +59,7 @@ func compacted(t *testing.T, req *api.FreezeRequest) (w *freezertest.World, mani
 }
 
 // Without the program that made its indices, a compacted snapshot is verified, frozen,
-// exported and imported with the plain ones, and its manifest is the same.
+// exported and imported with the plain indices, and its manifest is the same.
 func TestFreezeOfCompactedSnapshot(t *testing.T) {
 	for name, req := range map[string]api.FreezeRequest{
 		"exact": {Name: "4.1", Manifests: freezertest.List("a=1", "b=1"), Format: "list"},

@@ -52,7 +52,7 @@ func TestFreezeExact(t *testing.T) {
 	}
 }
 
-// A package in two suites is one package in two places, wherever it is counted.
+// A package in two suites counts as one package in two places everywhere.
 func TestCounts(t *testing.T) {
 	w := freezertest.NewEmpty(t, func(m *config.Mirror) { m.Suites = []string{"stable", "updates"} })
 	for _, suite := range []string{"stable", "updates"} {
@@ -99,7 +99,8 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// A point release is its base and a difference; what it breaks is refused.
+// A point release is its base and a difference. Unsatisfied dependencies that the
+// difference causes are refused.
 func TestPointRelease(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.0", Manifests: freezertest.List("a=1", "b=1"), Format: "list"})
@@ -123,7 +124,7 @@ func TestPointRelease(t *testing.T) {
 	if err != nil || len(snap.Upgraded) != 1 {
 		t.Errorf("diff of snapshots: %v %+v", err, snap)
 	}
-	// A base that came from elsewhere serves as well.
+	// An imported base can also be used.
 	dir := filepath.Join(t.TempDir(), "x")
 	if _, err := w.Freezer.Export(t.Context(), "4.1", dir, nil); err != nil {
 		t.Fatal(err)
@@ -198,8 +199,8 @@ func digestTree(t *testing.T, dir string) string {
 	return b.String()
 }
 
-// forget makes a freeze what an earlier version made: without a signature of its
-// provenance, which does not name the manifest.
+// forget turns a freeze into one of an earlier version: its provenance is not signed, and
+// does not name the manifest.
 func forget(t *testing.T, w *freezertest.World, name string) {
 	t.Helper()
 	ctx, st := t.Context(), w.Store()
@@ -222,8 +223,9 @@ func forget(t *testing.T, w *freezertest.World, name string) {
 	must(t, st.Publish(ctx, f))
 }
 
-// What an earlier version made and exported is verified and imported; that its
-// provenance proves nothing is said. Only this server's own is signed later.
+// A freeze that an earlier version made and exported is verified and imported, with a
+// note that its provenance is not signed. A server later signs only the provenance of its
+// own freezes.
 func TestProvenanceUnsigned(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})
@@ -264,7 +266,8 @@ func TestProvenanceUnsigned(t *testing.T) {
 	v, err = proof.VerifyDir(t.Context(), w.Export(t, "4.1").Dir, o)
 	noted("export after the start", v, err, "")
 
-	// A later key signs what the earlier did not; who knows the earlier alone is told.
+	// A later key signs provenance that an earlier key did not. Users who know only the
+	// earlier key get a note.
 	forget(t, w, "4.1")
 	earlier := w.Signer
 	w.Signer = signtest.Signer(t, signtest.NewKey(t, "later"))

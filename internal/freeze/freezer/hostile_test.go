@@ -22,14 +22,14 @@ import (
 	"example.org/snapd/internal/repo/deb"
 )
 
-// outside are the ways in which an entry of a directory is no file of its size.
+// outside are the ways in which a directory entry is not a file with its listed size.
 var outside = []struct {
 	name string
 	put  func(t *testing.T, p string, data []byte)
 }{
 	{"FIFO", func(t *testing.T, p string, _ []byte) { must(t, unix.Mkfifo(p, 0o644)) }},
 	{"socket", func(t *testing.T, p string, _ []byte) {
-		// A socket's path is bounded; its place in the directory is not.
+		// The path of a socket must be short, but its name in the directory need not be.
 		short, err := os.MkdirTemp("", "s")
 		must(t, err)
 		defer os.RemoveAll(short)
@@ -60,7 +60,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// promptly returns what f does, and fails the test when that takes long.
+// promptly returns the result of f, and fails the test if f takes long.
 func promptly[T any](t *testing.T, what string, f func() (T, error)) (T, error) {
 	t.Helper()
 	type result struct {
@@ -81,8 +81,8 @@ func promptly[T any](t *testing.T, what string, f func() (T, error)) (T, error) 
 	}
 }
 
-// Every entry of an exported directory may be something else than the file that
-// it should be: verify and import end, name it, and take nothing in.
+// Any entry of an exported directory may be something other than the expected file. Then
+// verify and import end, name the entry, and import nothing.
 func TestHostileDirectory(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})
@@ -160,8 +160,8 @@ func TestHostileDirectory(t *testing.T) {
 	other.Verify(t, "4.1")
 }
 
-// An import that is interrupted ends at once, also in the middle of a large file,
-// and takes nothing in.
+// An interrupted import ends at once, even in the middle of a large file, and imports
+// nothing.
 func TestInterruptImport(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	dir := t.TempDir()

@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// Labels and a description are beside the manifest, in a signed statement for each change,
-// and go with exports. Long because it follows one freeze.
+// Labels and a description are beside the manifest, in a signed statement for each
+// change, and are part of exports. Long because it follows one freeze.
 func TestLabels(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	req := api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list", Labels: map[string]string{"team": "base"}, Description: "first\nline"}
@@ -54,7 +54,7 @@ func TestLabels(t *testing.T) {
 		t.Errorf("statements: %q", first)
 	}
 
-	// A freeze that exists keeps its labels.
+	// An existing freeze keeps its labels.
 	plain := req
 	plain.Labels, plain.Description = nil, ""
 	other := req
@@ -90,7 +90,8 @@ func TestLabels(t *testing.T) {
 	}
 	w.Verify(t, "4.1")
 
-	// They go with exports. Those of a server that is not trusted are left out.
+	// Labels are part of exports. An import leaves out those of a server that is not
+	// trusted.
 	transfer := func(from, to *freezertest.World, keys ...string) *api.TransferResult {
 		t.Helper()
 		dir := filepath.Join(t.TempDir(), "4.1")
@@ -114,7 +115,7 @@ func TestLabels(t *testing.T) {
 	transfer(two, four, w.Signer.PublicKeyArmored(), two.Signer.PublicKeyArmored())
 	expect(four, map[string]string{"tested": "yes", "here": ""}, "")
 
-	// The same freeze with other labels has other files for them.
+	// The same freeze, made again with other labels, has other files for them.
 	must(t, w.Parts.Store().RemoveFreeze(t.Context(), "4.1", w.Now()))
 	w.Freeze(t, other)
 	if got := statements(w); len(got) != 1 || got[0] == first[0] {

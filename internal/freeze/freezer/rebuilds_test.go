@@ -22,8 +22,8 @@ import (
 	"example.org/snapd/internal/repo/deb"
 )
 
-// What rebuilders say about the packages is kept beside the freeze, exported and imported
-// with it, and counts for those who name the rebuilders. Long because it follows one freeze.
+// Lists of links of rebuilders are kept beside the freeze, are exported and imported with
+// it, and count for users who name the rebuilders. Long because it follows one freeze.
 func TestRebuilds(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1", "b=1"), Format: "list"})

@@ -44,15 +44,15 @@ func document() *Document {
 	}
 }
 
-// of returns the document's repositories that a format can name.
+// of returns the document with only the repositories that a format can contain.
 func of(f Format) *Document {
 	d := document()
 	d.Repositories = slices.DeleteFunc(d.Repositories, func(r Repository) bool { return !f.Holds(r.Ecosystem) })
 	return d
 }
 
-// Each format has its golden file, whatever the order of the packages, and buildlist
-// recognises it and finds the same packages in it.
+// Each format has a golden file, which does not depend on the order of the packages.
+// buildlist recognises the format and finds the same packages.
 func TestWrite(t *testing.T) {
 	for _, f := range Formats() {
 		t.Run(string(f), func(t *testing.T) {
@@ -140,7 +140,7 @@ func TestWriteRefuses(t *testing.T) {
 	}
 }
 
-// Text in TOML survives, whatever it is.
+// Any text is unchanged after it was written to TOML and read.
 func TestTOMLText(t *testing.T) {
 	for in, want := range map[string]string{`a"b\c`: `"a\"b\\c"`, "\x01\x7fé": `"\u0001\u007Fé"`} {
 		if got := tomlText(in); got != want {

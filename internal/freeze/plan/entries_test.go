@@ -24,8 +24,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// A digest that no package here is known by is held against the one that has the
-// entry's version: when it is here at once, else when it has been fetched.
+// A digest that no stored package has is compared with the package that has the entry's
+// version: at once if the package is stored, otherwise after it was downloaded.
 func TestDigestsOfEntries(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	deb, err := http.Get(w.Server.URL + "/" + w.Archive.Default().PathOf("a"))
@@ -67,8 +67,8 @@ func TestDigestsOfEntries(t *testing.T) {
 	}
 }
 
-// Each format of build manifests is recognised and frozen to what its tool
-// listed, and nothing else. Long because of its table of cases.
+// Each format of build manifests is recognised and frozen to exactly the packages that
+// its tool listed. Long because of its table of cases.
 func TestFreezeEachFormat(t *testing.T) {
 	const (
 		hello  = "debian hello 2.10-3 amd64"
@@ -171,7 +171,8 @@ func TestFreezeEachFormat(t *testing.T) {
 	}
 }
 
-// A list that fits two formats is refused with their names; naming one is enough.
+// A list that fits two formats is refused with the names of both. Naming the format
+// resolves this.
 func TestFreezeAsksForTheFormat(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable")
 	m := []api.ManifestFile{{Name: "build.txt", Data: []byte("bash 5.2.26-3.fc40\n")}}
@@ -187,7 +188,7 @@ func TestFreezeAsksForTheFormat(t *testing.T) {
 	}
 }
 
-// What a build manifest lists beside packages of ours is reported.
+// Lines of a build manifest that are not about packages of the mirrors are reported.
 func TestFreezeReportsNotes(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable")
 	res, err := b.Freeze(t.Context(), &api.FreezeRequest{Name: "x", NoSources: true, Manifests: []api.ManifestFile{
@@ -203,8 +204,8 @@ func TestFreezeReportsNotes(t *testing.T) {
 	}
 }
 
-// Of an entry without a version the newest in the suites of a mirror is chosen, as
-// apt chooses it: suites that are not automatic come last.
+// For an entry without a version, the newest version in the suites of a mirror is chosen,
+// as apt chooses it: suites with NotAutomatic have the lowest priority.
 func TestFreezeNewestOfSuites(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable", "stable-updates", "stable-backports")
 	b.Debian.Suite("stable-updates").Add(debtest.Package{Name: "hello", Version: "2.10-4"})

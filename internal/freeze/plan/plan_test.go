@@ -21,8 +21,8 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// Several snapshots of one mirror are frozen together, and an entry that only one
-// that was not chosen has is named with it.
+// Several snapshots of one mirror are frozen together. The error for a missing entry
+// names the snapshot that has it and was not chosen.
 func TestFreezeOfSeveralSnapshots(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable")
 	old := "debian@" + b.Now.UTC().Format("20060102T150405Z")
@@ -55,7 +55,7 @@ func TestFreezeOfSeveralSnapshots(t *testing.T) {
 	}
 	b.Verified(t, "x")
 
-	// Both versions, and the whole of both.
+	// Both versions are frozen, and then both snapshots as a whole.
 	if _, err := b.Freeze(t.Context(), &api.FreezeRequest{Name: "two", Manifests: freezertest.List("hello=2.10-3", "hello=2.12-1"), NoSources: true, Mirrors: []string{old, "debian"}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +70,7 @@ func TestFreezeOfSeveralSnapshots(t *testing.T) {
 		t.Errorf("all: %v", got)
 	}
 	b.Verified(t, "all")
-	// Without a version the newest of them is meant.
+	// An entry without a version selects the newest version of both.
 	if _, err := b.Freeze(t.Context(), &api.FreezeRequest{Name: "newest", Manifests: freezertest.List("hello"), NoSources: true, Mirrors: []string{old, "debian"}}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +83,8 @@ func TestFreezeOfSeveralSnapshots(t *testing.T) {
 	}
 }
 
-// The hint of an ambiguous entry tells apart the candidates at hand: two builds of
-// one version in one mirror have other digests, not other snapshots.
+// The hint for an ambiguous entry says how to distinguish its candidates: two builds of
+// one version in one mirror differ by their digests, not by their snapshots.
 func TestAmbiguousHint(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable", "other")
 	b.Debian.Suite("stable").Add(debtest.Package{Name: "twin", Version: "1.0", Files: map[string]string{"/a": "1"}})
@@ -105,8 +105,8 @@ func TestAmbiguousHint(t *testing.T) {
 	}
 }
 
-// The candidates of an ambiguous source package are told apart by their files,
-// also where only one file differs.
+// The candidates of an ambiguous source package are distinguished by their files, even if
+// only one file differs.
 func TestAmbiguousSources(t *testing.T) {
 	b := freezertest.NewBoth(t, "stable", "other")
 	b.Debian.Suite("stable").AddSource(debtest.Source{Name: "hello", Version: "2.10-3", Files: map[string]string{"a": "1"}})
@@ -127,8 +127,8 @@ func TestAmbiguousSources(t *testing.T) {
 	}
 }
 
-// What upstream lists and no longer has is missing in a freeze that may lack
-// something; what cannot be reached now is not, and the freeze fails.
+// A package that upstream lists but no longer has is missing in a freeze that allows
+// missing entries. If upstream cannot be reached, the freeze fails.
 func TestFreezeLost(t *testing.T) {
 	const deb, tarball = "/pool/main/s/src-b/b_1_amd64.deb", "/pool/main/s/src-a/src-a_1.tar.gz"
 	requests := map[string]api.FreezeRequest{
@@ -185,7 +185,7 @@ func TestFreezeLost(t *testing.T) {
 	}
 }
 
-// Bytes that are wrong are no absence.
+// A file with wrong bytes does not count as missing.
 func TestFreezeLostIsNotWrong(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	w.Archive.Corrupt(w.Archive.Default().PathOf("b"))
@@ -195,8 +195,8 @@ func TestFreezeLostIsNotWrong(t *testing.T) {
 	}
 }
 
-// What no client can install is missing in a freeze of the whole mirror, which must
-// be allowed, and verify wants it named.
+// A stanza that no client can install is missing in a freeze of the whole mirror. The
+// request must allow that, and the manifest must list it.
 func TestFreezeUnusable(t *testing.T) {
 	w := freezertest.NewEmpty(t, nil)
 	w.Archive.Default().EditIndex = func(path string, plain []byte) []byte {
@@ -223,7 +223,7 @@ func TestFreezeUnusable(t *testing.T) {
 		t.Errorf("kind %s, missing %+v, expected %+v", doc.Mirrors[0].Kind, doc.Missing, m)
 	}
 	w.Verify(t, "w")
-	w.Verify(t, "debian@latest") // a snapshot has no manifest that could name it
+	w.Verify(t, "debian@latest") // a snapshot has no manifest that could list it
 	e := w.Export(t, "w")
 	if faults := w.VerifyDir(t, e.Dir, nil); len(faults) > 0 {
 		t.Errorf("%+v", faults)
@@ -237,7 +237,7 @@ func TestFreezeUnusable(t *testing.T) {
 	if faults := w.VerifyDir(t, e.Dir, nil); len(faults) != 2 || faults[0].Expected != "source (unnamed)=1" || faults[1].Object != "debian: b 1 amd64" || faults[1].Expected != "b:amd64=1" {
 		t.Errorf("without the entry: %+v", faults)
 	}
-	// A freeze of what can be installed needs no allowance.
+	// A freeze without such stanzas needs no permission.
 	w.Freeze(t, api.FreezeRequest{Name: "x", Manifests: freezertest.List("a=1"), Format: "list", NoSources: true})
 	w.Verify(t, "x")
 }
@@ -269,7 +269,7 @@ func TestFreezeWhole(t *testing.T) {
 	w.Verify(t, "w")
 }
 
-// What a base was allowed to lack allows nothing else to be missing.
+// The missing entries of a base do not allow other entries to be missing.
 func TestBaseLacksOnlyItsOwn(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1", "b=1", "gone=9"), Format: "list", AllowMissing: true})

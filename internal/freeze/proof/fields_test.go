@@ -32,8 +32,8 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// unproven are the fields that nothing in a freeze can contradict when whoever
-// has the key signs everything again, and why that is so. Everything else is
+// unproven are the fields that cannot be checked against anything in a freeze if the
+// owner of the key signs everything again, with the reason. All other fields are
 // recomputed or compared.
 var unproven = map[string]string{
 	"missing":              "what is missing is nowhere else: the entry comes from a build manifest, which is not part of the freeze",
@@ -43,27 +43,26 @@ var unproven = map[string]string{
 	"missing.source":       "as missing",
 }
 
-// indirect are fields whose values have true ones beside them: with the digest of
-// another state's document everything is compared with that state. The value is
-// what the name of the field that differs begins with.
+// indirect are fields for which another valid value exists, such as the digest of another
+// state's document, so that a fault names another field. The value is the prefix of that
+// field's name.
 var indirect = map[string]string{
 	"mirrors.suites.documents.sha256": "mirrors.",
 }
 
-// jsonName is the name of a struct's field in JSON.
+// jsonName returns the name of a struct's field in JSON.
 func jsonName(f reflect.StructField) string {
 	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 	return name
 }
 
-// isLeaf reports whether a value of the type is one JSON value: a digest and a
-// time are no structs or lists here.
+// isLeaf reports whether a value of the type is one JSON value. Digests and times are,
+// too.
 func isLeaf(t reflect.Type) bool {
 	return t == reflect.TypeFor[cas.Digest]() || t == reflect.TypeFor[time.Time]() || t.Kind() != reflect.Struct && t.Kind() != reflect.Slice && t.Kind() != reflect.Pointer
 }
 
-// fieldsOf lists the fields of a type and of what is in it: "mirrors",
-// "mirrors.name".
+// fieldsOf lists the fields of a type and of the types in it: "mirrors", "mirrors.name".
 func fieldsOf(t reflect.Type, prefix string) (out []string) {
 	switch {
 	case isLeaf(t):
@@ -78,8 +77,8 @@ func fieldsOf(t reflect.Type, prefix string) (out []string) {
 	return out
 }
 
-// each calls f for each field of each element below v. f may change the value; it
-// is as before when f returns.
+// each calls f for each field of each element below v. f may change the value, which each
+// then restores.
 func each(v reflect.Value, prefix string, f func(field string, v reflect.Value)) {
 	switch {
 	case isLeaf(v.Type()):
@@ -100,12 +99,11 @@ func each(v reflect.Value, prefix string, f func(field string, v reflect.Value))
 	}
 }
 
-// words are values that mean something in one field or another; the first are
-// tried in each.
+// words are values that are valid in some field. The first ones are tried in every field.
 var words = []string{"", "0", "x", "openpgp", "metalink", "none", "exact", "whole", "deb", "rpm"}
 
-// others returns other values for a field. known are those that the field has
-// anywhere in the manifest.
+// others returns other values for a field. known are the values of that field in the
+// whole manifest.
 func others(field string, v reflect.Value, known []reflect.Value) (out []reflect.Value) {
 	t := v.Type()
 	add := func(x any) { out = append(out, reflect.ValueOf(x).Convert(t)) }
@@ -147,8 +145,8 @@ func others(field string, v reflect.Value, known []reflect.Value) (out []reflect
 	return slices.DeleteFunc(out, func(o reflect.Value) bool { return reflect.DeepEqual(o.Interface(), v.Interface()) })
 }
 
-// changedLists are the list without its first and its last element, with one of
-// them twice, and in reverse.
+// changedLists returns the list without its first and its last element, with one of them
+// twice, and reversed.
 func changedLists(v reflect.Value) (out []reflect.Value) {
 	n := v.Len()
 	if n == 0 {
@@ -172,10 +170,10 @@ func changedLists(v reflect.Value) (out []reflect.Value) {
 	return out
 }
 
-// TestManifestFields changes every field of the manifests of several freezes to
-// every value that others suggests. Whoever does that can sign the manifest
-// again: verify finds the change, and names the field. A new field of
-// freeze.Document is found missing here until it is checked.
+// TestManifestFields changes every field of the manifests of several freezes to every
+// value that others suggests. An attacker who does so can sign the manifest again: verify
+// must find the change, and name the field. A new field of freeze.Document fails this
+// test until verify checks it.
 func TestManifestFields(t *testing.T) {
 	met := map[string]bool{}
 	for _, x := range []struct {
@@ -261,9 +259,8 @@ func changeFields(t *testing.T, e *freezertest.Export, met map[string]bool) {
 	t.Logf("changes tried: %v", tried)
 }
 
-// redundant reports whether a manifest differs from the original by lacking
-// indices of an exact mirror that other states of the suite have with the same
-// bytes: they prove what these proved.
+// redundant reports whether a manifest only lacks indices of an exact mirror that other
+// states of the suite contain with the same bytes, and which prove the same packages.
 func redundant(t *testing.T, original, changed []byte) bool {
 	t.Helper()
 	var lists [2]map[cas.Digest]bool
@@ -289,7 +286,7 @@ func redundant(t *testing.T, original, changed []byte) bool {
 	return n[1] < n[0] && maps.Equal(lists[0], lists[1])
 }
 
-// checkNamed checks that verify names a field that was changed.
+// checkNamed checks that verify names the changed field.
 func checkNamed(t *testing.T, v *api.VerifyResult, field string, isList bool, change string) {
 	t.Helper()
 	if _, ok := unproven[field]; ok {
@@ -303,7 +300,7 @@ func checkNamed(t *testing.T, v *api.VerifyResult, field string, isList bool, ch
 		return
 	}
 	if isList {
-		return // what is missing or there twice is named by what refers to it
+		return // the fault for a missing or repeated element names what refers to it
 	}
 	named := slices.ContainsFunc(v.Faults, func(f api.VerifyFault) bool {
 		return f.Field == field || strings.HasPrefix(f.Field, cmp.Or(indirect[field], field+"."))
@@ -313,8 +310,8 @@ func checkNamed(t *testing.T, v *api.VerifyResult, field string, isList bool, ch
 	}
 }
 
-// exactDeb is a freeze from two states of one suite and from another suite, with
-// an image.
+// exactDeb exports a freeze from two states of one suite and from another suite, with an
+// image.
 func exactDeb(t *testing.T) *freezertest.Export {
 	w := freezertest.NewEmpty(t, func(m *config.Mirror) { m.Suites = []string{"stable", "extra"}; m.Components = nil })
 	w.Archive.Add(
@@ -367,8 +364,8 @@ func wholeDeb(t *testing.T) *freezertest.Export {
 	return w.Export(t, "4.1")
 }
 
-// rpmExport is a freeze of an rpm-md repository: one that is signed, exactly; or
-// one for which a metalink vouches, whole.
+// rpmExport exports a freeze of an rpm-md repository: an exact one that is signed, or a
+// whole one that is verified by a metalink.
 func rpmExport(t *testing.T, metalink bool) *freezertest.Export {
 	theirs := signtest.Signer(t, signtest.NewKey(t, "fedora"))
 	opts := rpmtest.Options{PackageSigner: theirs}

@@ -58,14 +58,13 @@ func withLeaf(t *testing.T, manifest []byte, n int, value string) []byte {
 	return data
 }
 
-// An export from a stranger, who may sign what he likes by the key that lies in
-// it: whatever stands in any of its files, verify comes to an end, and finds
-// every change that is not signed again. Long because all its inputs are changes of one
-// export.
+// FuzzExport verifies exports of an attacker, who can sign anything with the key in the
+// export. Whatever the files contain, verify ends, and finds every change that was not
+// signed again. Long because all its inputs are changes of one export.
 func FuzzExport(f *testing.F) {
 	e := freezertest.NewExport(f)
 	dir := e.Dir
-	// It would find each change, but proves nothing. FuzzSums has it.
+	// The list would show each change, but proves nothing. FuzzSums tests it.
 	if err := os.Remove(filepath.Join(dir, freeze.SumsFile)); err != nil {
 		f.Fatal(err)
 	}
@@ -106,7 +105,7 @@ func FuzzExport(f *testing.F) {
 		start := min(int(at), len(old))
 		data := slices.Concat(old[:start], ins, old[min(start+int(del), len(old)):])
 		if name == "manifest.json" && del > 0x8000 {
-			// Another value in a manifest that is well-formed.
+			// Replace a value in a manifest that stays well-formed.
 			data = withLeaf(t, old, int(at), string(ins))
 		}
 		put := func(p string, data []byte) {
@@ -123,7 +122,7 @@ func FuzzExport(f *testing.F) {
 			}
 		}
 		if name == "manifest.json" {
-			// Whoever signs it again has everything else name it.
+			// An attacker who signs it again also makes the other files name it.
 			for _, other := range files {
 				if strings.HasPrefix(other, "_statements/") || strings.HasPrefix(other, "provenance.json") {
 					defer put(filepath.Join(dir, other), e.Read(t, other))

@@ -18,8 +18,8 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// A snapshot of a mirror is verified by the certificates that are kept with it, or by
-// those that are given.
+// A snapshot of a mirror is verified with the certificates that are stored with it, or
+// with given ones.
 func TestVerifySnapshot(t *testing.T) {
 	for _, download := range []string{config.All, config.OnDemand} {
 		w := freezertest.New(t, download)
@@ -50,7 +50,7 @@ func TestVerifyDir(t *testing.T) {
 		t.Fatalf("untouched export: %v %+v", err, v)
 	}
 	checkSums(t, base, o)
-	// The rest proves the export without the list, which anyone can make again.
+	// The other files prove the export without the list, which anyone can make again.
 	if err := os.Remove(filepath.Join(base, freeze.SumsFile)); err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestVerifyDir(t *testing.T) {
 	}
 }
 
-// A freeze without packages is proven like any other, here and as an export.
+// A freeze without packages is proven like any other, on the server and as an export.
 func TestVerifyEmpty(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("gone=1"), Format: "list", AllowMissing: true})
@@ -109,7 +109,7 @@ func TestVerifyEmpty(t *testing.T) {
 	}
 }
 
-// The provenance is covered by a signature of its own, and tied to its manifest.
+// The provenance has a separate signature, and names its manifest.
 func TestProvenanceSigned(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "4.1", Manifests: freezertest.List("a=1"), Format: "list"})
@@ -163,8 +163,8 @@ func TestProvenanceSigned(t *testing.T) {
 	}
 }
 
-// checkSums checks that the list of an export's files must have the files that are there,
-// with their digests.
+// checkSums checks that the list of an export's files must contain exactly the existing
+// files, with their digests.
 func checkSums(t *testing.T, base string, o proof.Options) {
 	t.Helper()
 	name := filepath.Join(base, freeze.SumsFile)

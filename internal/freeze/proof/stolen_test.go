@@ -19,9 +19,9 @@ import (
 	"example.org/snapd/internal/repo/deb"
 )
 
-// Whoever has the signing key can sign any manifest and any frozen Release. What
-// the distribution did not sign is found all the same. Long because of its table
-// of cases.
+// An attacker with the signing key can sign any manifest and any frozen Release. Verify
+// still finds contents that the distribution did not sign. Long because of its table of
+// cases.
 func TestStolenKey(t *testing.T) {
 	w := freezertest.New(t, config.All)
 	w.Freeze(t, api.FreezeRequest{Name: "exact", Manifests: freezertest.List("a=1", "b=1"), Format: "list"})

@@ -27,8 +27,8 @@ func (h readHook) Open(ctx context.Context, d cas.Digest) (cas.Blob, error) {
 	return h.Store.Open(ctx, d)
 }
 
-// The totals of a verification are known when all indices have been read, and do not
-// grow with the work.
+// The totals of a verification are known when all indices have been read, and do not grow
+// afterwards.
 func TestVerifyTotals(t *testing.T) {
 	w := freezertest.New(t, config.OnDemand)
 	w.Freeze(t, api.FreezeRequest{Name: "exact", Manifests: freezertest.List("a=1", "b=1"), Format: "list"})

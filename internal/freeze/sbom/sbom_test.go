@@ -144,7 +144,7 @@ func TestGoldenAndSchema(t *testing.T) {
 	}
 }
 
-// Equal contents in another order or time zone, or twice, give equal bytes; other
+// Equal contents, in any order or time zone, or repeated, give equal bytes. Other
 // contents have another name.
 func TestDeterministic(t *testing.T) {
 	for _, f := range formats {
@@ -182,7 +182,7 @@ func TestDeterministic(t *testing.T) {
 	}
 }
 
-// buildlist parses every entry of what Write writes.
+// buildlist parses every entry that Write writes.
 func TestRoundTrip(t *testing.T) {
 	want := []buildlist.Entry{
 		{Ecosystem: buildlist.Deb, Name: "adduser", Version: "3.134", Arch: "all", Origin: "debian-12", Path: "pool/main/a/adduser/adduser_3.134_all.deb"},

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// What is packed is unpacked with the same bytes, also under long names.
+// A packed file is unpacked with the same bytes, even under a long name.
 func TestStream(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
 	long := filepath.Join(strings.Repeat("d", 200), strings.Repeat("f", 200))
@@ -47,7 +47,7 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// A stream writes regular files below its directory, each once.
+// A stream may only contain regular files below its directory, each once.
 func TestHostileStream(t *testing.T) {
 	file := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeReg, Name: name} }
 	for name, headers := range map[string][]tar.Header{
@@ -87,8 +87,8 @@ func TestHostileStream(t *testing.T) {
 	}
 }
 
-// A file with holes is refused, since its stream does not have their bytes, and whether
-// there is space is asked within large files, too.
+// A file with holes is refused, because the stream does not contain their bytes. Free
+// space is also checked within large files.
 func TestLargeFiles(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "large"), nil, 0o644); err != nil {

@@ -9,7 +9,7 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// A list is read as it was written; one with anything else is refused.
+// A list is read as it was written, and any other text is refused.
 func TestSums(t *testing.T) {
 	files := map[string]cas.Digest{"manifest.json": cas.Sum(nil), "debian/pool/a b+~%.deb": cas.Sum([]byte("x")), "z": {}}
 	text := string(FormatSums(files))

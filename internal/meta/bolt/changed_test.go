@@ -7,8 +7,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Stanzas that a staging left which was interrupted count as changed when they are staged
-// again.
+// Stanzas of an interrupted staging count as changed when they are staged again.
 func TestChangedAfterCutShort(t *testing.T) {
 	s, err := Open(filepath.Join(t.TempDir(), "meta.db"), Options{})
 	if err != nil {

@@ -25,8 +25,8 @@ func openTest(t testing.TB) *Store {
 	return s
 }
 
-// A reference that is added after a claim ends it; ForgetBlobs reports one that is added
-// after the removal.
+// A reference that is added after a claim ends the claim. ForgetBlobs returns blobs to
+// which a reference was added after their removal.
 func TestReferenceEndsClaim(t *testing.T) {
 	s := openTest(t)
 	ctx := t.Context()
@@ -56,7 +56,8 @@ func TestReferenceEndsClaim(t *testing.T) {
 	}
 }
 
-// A simulation sees its own changes in every order of steps, and nobody else does.
+// A simulation sees its own changes, in whatever order steps are made, and no other
+// transaction does.
 func TestOverlay(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		s := openTest(t)

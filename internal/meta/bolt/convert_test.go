@@ -12,8 +12,7 @@ import (
 )
 
 // The conversion of a database with schema 3 adds the look-ups by source package and by
-// other digests, even if the conversion was interrupted or something in the database is
-// damaged.
+// other digests, even if it was interrupted or entries of the database are damaged.
 func TestConvertSchema3(t *testing.T) {
 	for _, kind := range []string{"whole", "cut short", "damaged"} {
 		t.Run(kind, func(t *testing.T) { testConvertSchema3(t, kind) })
@@ -100,8 +99,8 @@ func testConvertSchema3(t *testing.T, kind string) {
 	}
 }
 
-// A database of schema 5 from before events has no buckets for them: it is not damaged,
-// and Open makes them. A bucket that was there and is missing remains a fault.
+// A database of schema 5 from before events lacks their buckets. It is not damaged, and
+// Open creates them. A bucket that existed and is missing remains a fault.
 func TestLaterBuckets(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	s, err := Open(path, Options{})

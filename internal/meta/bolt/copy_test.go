@@ -17,8 +17,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// A copy is the state of one time, whatever is written while it is made, and
-// opens like the original.
+// A copy is the state of one time, even if the database is written meanwhile, and can be
+// opened like the original.
 func TestWriteTo(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
 	set := func(n int) {
@@ -75,7 +75,7 @@ func TestWriteTo(t *testing.T) {
 	}
 }
 
-// A failure is reported as it was, and a copy ends with its context.
+// The error of a writer is returned unchanged, and a copy ends with its context.
 func TestWriteToFails(t *testing.T) {
 	s, path := open(t, bolt.Options{})
 	full := errors.New("disk full")

@@ -25,8 +25,8 @@ const (
 	sampleLen = 400 // stanzas in the sample database
 )
 
-// sample makes a database with a snapshot, a freeze and references, and returns
-// its file and the digests that something refers to.
+// sample makes a database with a snapshot, a freeze and references, and returns its file
+// and the referenced digests.
 func sample(t testing.TB) (path string, needed []cas.Digest) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "meta.db")
@@ -97,7 +97,7 @@ func shrink(t testing.TB, path string) {
 	}
 }
 
-// dump describes everything that the sample database answers.
+// dump describes all answers of the sample database.
 func dump(s *bolt.Store, needed []cas.Digest) (string, error) {
 	var b strings.Builder
 	err := s.View(context.Background(), func(tx *bolt.Tx) error {
@@ -172,8 +172,8 @@ func damageFile(rng *rand.Rand, data []byte) ([]byte, string) {
 	}
 }
 
-// Whatever happens to the file, it is refused, or the damage is reported, or
-// every answer is the one that was stored.
+// If a file is damaged in any way, Open refuses it, or the damage is reported, or every
+// answer is the one that was stored.
 func TestRandomDamage(t *testing.T) {
 	path, needed := sample(t)
 	sound, err := os.ReadFile(path)
@@ -346,7 +346,7 @@ func TestCutWhileOpen(t *testing.T) {
 	}
 }
 
-// Nothing is written to a file that was removed or replaced while it is in use.
+// Nothing is written to a file that was removed or replaced while in use.
 func TestReplacedWhileOpen(t *testing.T) {
 	for name, replace := range map[string]func(file string) error{
 		"removed": os.Remove,
@@ -380,7 +380,7 @@ func TestReplacedWhileOpen(t *testing.T) {
 	}
 }
 
-// A key that is gone, as when a page was lost, is noticed in every bucket.
+// A lost key, as after the loss of a page, is noticed in every bucket.
 func TestLostKeys(t *testing.T) {
 	path, _ := sample(t)
 	sound, err := os.ReadFile(path)
@@ -437,8 +437,7 @@ func TestLostKeys(t *testing.T) {
 	}
 }
 
-// A database that is gone or empty if there was one is refused; one that was never there
-// is made.
+// A missing or empty database is refused if the directory had one, and created otherwise.
 func TestLostDatabase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	if _, err := bolt.Open(path, bolt.Options{MustExist: true}); !errors.Is(err, meta.ErrLost) {
@@ -453,7 +452,7 @@ func TestLostDatabase(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	// What an interrupted creation left does not matter.
+	// The remains of an interrupted creation do no harm.
 	if err := os.WriteFile(path+".new", []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// FuzzPages reads databases of arbitrary bytes: whatever is wrong with them is
-// reported, and nothing is read outside of them.
+// FuzzPages reads databases of arbitrary bytes. All damage must be reported, and nothing
+// read beyond the file.
 func FuzzPages(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "meta.db")
 	s, err := Open(path, Options{})
@@ -64,7 +64,7 @@ func FuzzPages(f *testing.F) {
 	})
 }
 
-// FuzzDecodeTree reads listings of arbitrary bytes, and writes what it reads again.
+// FuzzDecodeTree reads listings of arbitrary bytes, and encodes the result again.
 func FuzzDecodeTree(f *testing.F) {
 	data, err := meta.EncodeTree(&meta.Frozen{Name: "4.1"}, []meta.Node{{Path: "debian/a \"b\"", Digest: cas.Sum([]byte("a")), Size: 1, ModTime: time.Unix(5, 0).UTC()}})
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // A lease is renewed while a transaction under it runs, or waits for another one, however
-// long that takes. A transaction whose lease was taken meanwhile does not commit.
+// long that takes. A transaction whose lease was taken in the meantime does not commit.
 func TestLeaseOfALongTransaction(t *testing.T) {
 	ctx := t.Context()
 	s, err := Open(filepath.Join(t.TempDir(), "meta.db"), Options{})

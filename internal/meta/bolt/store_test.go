@@ -34,8 +34,8 @@ func TestLocked(t *testing.T) {
 	}
 }
 
-// A commit that fails leaves nothing; one that fails after it took effect
-// leaves everything; a cancelled one is not begun.
+// A commit that fails without effect leaves nothing. One that fails after it took effect
+// leaves everything. A cancelled one does not begin.
 func TestCommitFaults(t *testing.T) {
 	fault := errors.New("injected")
 	var apply bool
@@ -137,8 +137,8 @@ func TestFrozen(t *testing.T) {
 	}
 }
 
-// Work under way is left alone for a while.
-func TestSuspects(t *testing.T) {
+// Work in progress is left alone for a while.
+func TestCandidates(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
 	d := cas.Sum([]byte("x"))
 	err := s.Update(t.Context(), "test", func(tx *bolt.Tx) error {
@@ -155,7 +155,7 @@ func TestSuspects(t *testing.T) {
 			return err
 		}
 		if got := tx.Candidates(cas.Digest{}, day, 10); len(got) != 1 {
-			t.Errorf("an older suspicion went: %v", got)
+			t.Errorf("the earlier time of a candidate was lost: %v", got)
 		}
 		if err := tx.PutRef(d, meta.OwnerKit, "k"); err != nil || !tx.Needed(d) {
 			t.Errorf("referenced: %v", err)
@@ -170,7 +170,7 @@ func TestSuspects(t *testing.T) {
 	}
 }
 
-// A check of the pages beside writers finds nothing that is not there.
+// A check of the pages beside writers reports no faults.
 func TestVerifyBesideWriters(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -203,7 +203,7 @@ func TestVerifyBesideWriters(t *testing.T) {
 	wg.Wait()
 }
 
-// A recording of a snapshot that was collected in the meantime would show nothing.
+// A recording of a snapshot that was collected in the meantime would contain nothing.
 func TestRecordingOfRemoved(t *testing.T) {
 	s, _ := open(t, bolt.Options{})
 	r := &meta.Recording{Name: "r", Pins: []meta.RecordingPin{{Mirror: mirrorName, Timestamp: day}}}
@@ -213,8 +213,8 @@ func TestRecordingOfRemoved(t *testing.T) {
 	}
 }
 
-// EndSync succeeds, and releases the lease, if its context ends while the record waits for
-// other writers.
+// EndSync succeeds and releases the lease even if its context ends while the write waits
+// for other writers.
 func TestEndSyncLate(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s, _ := open(t, bolt.Options{Fault: func(string) (bool, error) { cancel(); return false, nil }})

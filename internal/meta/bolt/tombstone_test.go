@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/meta/bolt"
 )
 
-// schema2 unpacks a database that snapd wrote before there were tombstones. It has
-// the freeze 4.1; 4.0 was removed.
+// schema2 unpacks a database of a snapd without tombstones. It contains the freeze 4.1;
+// 4.0 was removed.
 func schema2(t *testing.T) (path string) {
 	t.Helper()
 	f, err := os.Open("testdata/schema2.db.gz")
@@ -53,8 +53,7 @@ func tombstones(t *testing.T, s *bolt.Store, want ...string) {
 	}
 }
 
-// A database of schema 2 is converted with everything in it, also one that was
-// salvaged.
+// A database of schema 2 is converted with everything in it, even if it was salvaged.
 func TestConvertSchema2(t *testing.T) {
 	for _, salvaged := range []bool{false, true} {
 		path := schema2(t)
@@ -96,7 +95,7 @@ func TestConvertSchema2(t *testing.T) {
 	}
 }
 
-// A rebuild and a salvage preserve tombstones, and neither restores what was removed.
+// A rebuild and a salvage preserve tombstones, and restore no removed freezes.
 func TestTombstoneSurvives(t *testing.T) {
 	path := schema2(t)
 	open := func() *bolt.Store {

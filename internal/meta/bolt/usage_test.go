@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/meta/bolt"
 )
 
-// What is counted as data are keys and values and nothing else.
+// The bytes of keys and values are counted as data, and nothing else.
 func TestUsageData(t *testing.T) {
 	s, err := bolt.Open(filepath.Join(t.TempDir(), "meta.db"), bolt.Options{})
 	if err != nil {

@@ -56,8 +56,8 @@ func seal(t *testing.T, s meta.Store, at time.Time) *meta.Snapshot {
 	return snap
 }
 
-// A node sees what another one publishes. Without the database, it answers queries that
-// it was asked before, for an hour, and never returns "not found". Long because each step
+// A node sees what another node publishes. Without the database, it repeats its answers
+// to earlier queries for an hour, and never returns "not found". Long because each step
 // depends on the one before.
 func TestFollow(t *testing.T) {
 	ctx := t.Context()
@@ -156,9 +156,9 @@ func TestAheadOfTheFeed(t *testing.T) {
 	ask()
 }
 
-// A node keeps an answer about an object that it gave just before it read in the feed that
-// the object was published. It remembers that something is not there only for those who
-// then ask something else.
+// A node keeps an answer about an object that it gave just before it read in the feed
+// that the object was published. It caches "not found" only for callers that then try
+// another query.
 func TestOutageAfterChange(t *testing.T) {
 	ctx := t.Context()
 	srv := pgtest.Start(t)
@@ -196,7 +196,7 @@ func TestOutageAfterChange(t *testing.T) {
 	}
 }
 
-// A query that the network has lost without telling, or its answer, ends soon after the node
+// If the network silently loses a query or its answer, the query ends soon after the node
 // has noticed that the database does not answer.
 func TestSilence(t *testing.T) {
 	ctx := t.Context()
@@ -262,7 +262,7 @@ func TestLostCommits(t *testing.T) {
 			if !two.Poll(ctx) || two.Poll(ctx) || two.State().Lost != 1 {
 				t.Errorf("expected one change and one loss: %+v", two.State())
 			}
-			// Nothing that was lost is used while the feed is read again.
+			// Cached answers of lost commits are not used while the feed is read again.
 			if want := []string{"true 0", fmt.Sprint("false ", two.State().Seq)}; !slices.Equal(told, want) {
 				t.Errorf("told %q, expected %q", told, want)
 			}
@@ -281,8 +281,8 @@ func TestLostCommits(t *testing.T) {
 	}
 }
 
-// The last change that a node can have read is kept, however old it is, so that the node
-// does not conclude that commits were lost.
+// The last change that a node can have read is kept, however old it is. Otherwise the
+// node would conclude that commits were lost.
 func TestOldChanges(t *testing.T) {
 	ctx := t.Context()
 	url := pgtest.Start(t).Database(t)

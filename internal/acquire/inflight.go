@@ -70,8 +70,8 @@ func (d *download) wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// follow returns a writer that writes to dest, whose bytes end up in w, and lets
-// followers read them. A nil download has no followers.
+// follow returns dest with a hook: followers read from w, where the bytes written to dest
+// arrive. A nil download has no followers.
 func (d *download) follow(w, dest cas.BlobWriter) cas.BlobWriter {
 	if d == nil {
 		return dest

@@ -131,7 +131,7 @@ type Sourced interface {
 
 // NamesOfSource returns, in order, the names of the packages that a mirror has or had of
 // a source package, and the name of the source itself, since a package that names no
-// source is built from the source of its own name.
+// source is built from the source of the same name.
 func NamesOfSource(ctx context.Context, all Sourced, mirror, source string) ([]string, error) {
 	facts, err := all.FactsBySource(ctx, mirror, []string{source})
 	if err != nil {

@@ -173,7 +173,7 @@ func readOrder(blob []byte, old []piece) ([]piece, error) {
 }
 
 type orderReader struct {
-	in     []byte // what is left
+	in     []byte // the bytes that are left
 	all    string // the same bytes from the start, for literals
 	bad    bool
 	ops    int

@@ -58,7 +58,7 @@ type Snapshots interface {
 	LastCheck(ctx context.Context, mirror string) (Check, error)
 }
 
-// MirrorState is what is known about a mirror.
+// MirrorState is the newest snapshot of a mirror and the outcome of its last sync.
 type MirrorState struct {
 	Mirror string
 	Latest *Snapshot // nil: none

@@ -40,7 +40,7 @@ type History interface {
 	FactsBySource(ctx context.Context, mirror string, names []string) ([][]*Fact, error)
 	// Presences returns, for each stanza, where it is and was present.
 	Presences(ctx context.Context, stanzas []PID) ([][]Presence, error)
-	// FactsByStanza finds what is known about stanzas that a mirror has or had, even if
+	// FactsByStanza finds the facts of stanzas that a mirror has or had, even if
 	// no snapshot contains them; nil if a stanza is unknown.
 	FactsByStanza(ctx context.Context, mirror string, keys []StanzaKey) ([]*Fact, error)
 	// OwnersOf lists, for each digest, the packages of any mirror that have or had a
@@ -52,7 +52,7 @@ type History interface {
 	// Stanzas returns upstream's bytes of stanzas. ErrNotFound names the first missing
 	// one.
 	Stanzas(ctx context.Context, pids []PID) ([][]byte, error)
-	// Differences lists what is present in only one of two generations of a suite, by
+	// Differences lists the stanzas in only one of two generations of a suite, by
 	// index, at a cost proportional to the difference. ErrNotFound if the suite is
 	// unknown.
 	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]Difference, error)

@@ -290,7 +290,7 @@ type FrozenSuite struct {
 	Sources    bool           `json:"sources,omitempty"`
 }
 
-// Tombstone is what is left of a freeze that was removed. Its URLs were served as
+// Tombstone is the remaining record of a removed freeze. Its URLs were served as
 // immutable, so its name is never reused for other contents (invariant 2): only a freeze
 // with the same manifest replaces it.
 type Tombstone struct {

@@ -34,7 +34,7 @@ type Writer interface {
 	// present in the staged generation g but not in that one. Without a sealed generation
 	// base is nil and no stanza is listed, because all are new.
 	Begun(ctx context.Context, g *Generation) (base *Generation, begun []PID, err error)
-	// Facts returns what is known about stanzas, in the order given. ErrNotFound.
+	// Facts returns the facts of stanzas, in the order of pids. ErrNotFound.
 	Facts(ctx context.Context, pids []PID) ([]*Fact, error)
 	// Packages lists the stanzas that are present in a snapshot, sealed or staged, by
 	// name. after is nil at first, and then the next that the previous call returned,

@@ -176,7 +176,7 @@ func (c *Copy) blob(ctx context.Context, batch cas.Batch, info cas.Info) (lost b
 	return false, err
 }
 
-// counter counts what is read.
+// counter counts the bytes that are read.
 type counter struct {
 	cas.Blob
 	count func(int64)

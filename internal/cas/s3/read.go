@@ -173,7 +173,7 @@ func (b *blob) Read(p []byte) (int, error) {
 	}
 }
 
-// read reads once, from a connection that it opens if there is none.
+// read reads once, from the open response or a new one.
 func (b *blob) read(p []byte) (int, error) {
 	if b.body == nil {
 		var err error

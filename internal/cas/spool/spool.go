@@ -228,7 +228,7 @@ func (w *File) Abort() {
 	}
 }
 
-// Path returns where the file is. An engine may move a finished file elsewhere.
+// Path returns the path of the file. An engine may move a finished file.
 func (w *File) Path() string { return filepath.Join(w.dir.path, w.name) }
 
 // Open opens a finished file for reading.

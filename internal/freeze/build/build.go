@@ -179,7 +179,7 @@ func (b *Builder) checkClock(req *api.FreezeRequest) error {
 	return b.checkKey()
 }
 
-// signedAt returns the time of a signature: the date of what is signed, or the
+// signedAt returns the time of a signature: the date of the signed document, or the
 // creation time of the key if that is later.
 func (b *Builder) signedAt(date time.Time) time.Time {
 	if c := b.signer.CreatedAt(); c.After(date) {

@@ -123,7 +123,7 @@ func (x *freezing) holdProof(ctx context.Context) error {
 }
 
 // holdPlain makes the batch hold the plain index that the same signed root lists
-// beside a compressed one that is gone.
+// beside a compressed one that is missing.
 func (x *freezing) holdPlain(ctx context.Context, d *freeze.DocMirror, gone cas.Digest) error {
 	plain, err := x.plainOf(ctx, d, gone)
 	if err == nil && plain.SHA256.IsZero() {

@@ -53,7 +53,7 @@ var ErrInvalid = errors.New("invalid lock file")
 
 // Document is the content of a lock file.
 type Document struct {
-	Ref string // what is locked: "4.1", "debian@20261122T160000Z"
+	Ref string // the snapshot or freeze: "4.1", "debian@20261122T160000Z"
 	// Container is the image in which repro-env installs the packages, with its digest.
 	// If it is empty, it is left out. Other formats have no field for it.
 	Container    string

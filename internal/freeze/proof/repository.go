@@ -16,7 +16,7 @@ import (
 )
 
 // repositoryProof verifies the frozen repository of one mirror: it is signed by
-// this server, lists exactly what is served, and contains exactly the packages of
+// this server, lists exactly the served files, and contains exactly the packages of
 // the manifest.
 type repositoryProof struct {
 	*mirrorProof

@@ -39,7 +39,7 @@ func (t *txn) Frozens() ([]*meta.Frozen, error) {
 	return out, err
 }
 
-// tombstone returns what is left of a freeze that was removed, or nil.
+// tombstone returns the tombstone of a removed freeze, or nil.
 func (t *txn) tombstone(name string) (*meta.RemovedError, error) {
 	var stone meta.Tombstone
 	err := getJSON(t.b("tombstone"), []byte(name), &stone)

@@ -265,7 +265,7 @@ func (t *txn) Needed(d cas.Digest) bool {
 	return false
 }
 
-// ForgetBlob removes what is known about a deleted blob.
+// ForgetBlob deletes the metadata of a removed blob.
 func (t *txn) ForgetBlob(d cas.Digest) error {
 	return errors.Join(t.b("suspect").Delete(d[:]), t.b("rotten").Delete(d[:]))
 }

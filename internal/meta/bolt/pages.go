@@ -212,7 +212,8 @@ func (p *pageReader) free() {
 	}
 }
 
-// page reads the page id and what is below it: keys from min on and below max.
+// page reads the page id and the pages below it, whose keys must be from minKey on and
+// below maxKey.
 func (p *pageReader) page(id uint64, minKey, maxKey []byte, depth int, f func(k, v []byte, flags uint32)) {
 	if p.ctx.Err() != nil {
 		return

@@ -21,7 +21,7 @@ type indexInfo struct {
 	name   string
 }
 
-// index returns what an IndexID stands for.
+// index returns the index that an IndexID identifies.
 func (t *txn) index(id meta.IndexID) (indexInfo, error) {
 	if v, ok := t.s.indices.Load(id); ok {
 		return v.(indexInfo), nil
@@ -56,7 +56,7 @@ func (t *txn) Spans(pid meta.PID) []meta.Span {
 	return out
 }
 
-// PlacesAt tells in which indices of a snapshot a stanza is present.
+// PlacesAt returns the indices of a snapshot in which a stanza is present.
 func (t *txn) PlacesAt(s *meta.Snapshot, pid meta.PID) ([]meta.Place, error) {
 	var out []meta.Place
 	for _, sp := range t.Spans(pid) {
@@ -434,7 +434,7 @@ func (t *txn) PathDir(s *meta.Snapshot, dir string, limit int) (names []string, 
 	return names, false, nil
 }
 
-// Packages lists what is present in a snapshot, by name, after the cursor after (nil:
+// Packages lists the stanzas in a snapshot, by name, after the cursor after (nil:
 // from the start). It reads at most limit stanzas in a call, so that no transaction takes
 // long. next is nil at the end. Unusable stanzas (repo.KindUnusable) are left out.
 func (t *txn) Packages(s *meta.Snapshot, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
@@ -462,7 +462,7 @@ func (t *txn) Unusable(s *meta.Snapshot, after []byte, limit int) (out []meta.En
 	return t.entries(s, prefix, after, limit)
 }
 
-// entries lists what is present in a snapshot under the names with a prefix.
+// entries lists the stanzas in a snapshot whose names have a prefix.
 func (t *txn) entries(s *meta.Snapshot, prefix, after []byte, limit int) (out []meta.Entry, next []byte, err error) {
 	c := t.b("name").Cursor()
 	k, _ := c.Seek(after)

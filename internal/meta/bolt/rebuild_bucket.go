@@ -90,7 +90,7 @@ func (t *txn) recount(name string) error {
 	return t.putSum(name, sum)
 }
 
-// keepReadable removes what is damaged from a bucket whose entries can be lost without
+// keepReadable removes damaged entries from a bucket whose entries can be lost without
 // harm.
 func (t *txn) keepReadable(name string) (int, error) {
 	want := contents{}
@@ -123,8 +123,8 @@ func (t *txn) counts(name string) (bool, error) {
 	return ok && want == got, nil
 }
 
-// complete returns ErrCorrupt if a bucket has lost something: what is rebuilt from it
-// would be incomplete, and a missing reference looks like an unreferenced blob.
+// complete returns ErrCorrupt if a bucket has lost entries: a bucket that is rebuilt from
+// it would be incomplete, and a missing reference looks like an unreferenced blob.
 func (t *txn) complete(names ...string) error {
 	for _, name := range names {
 		ok, err := t.counts(name)

@@ -335,9 +335,9 @@ func (t *txn) rebuildOthers() (int, error) {
 // otherKey is the key of an alias in the opposite direction.
 func otherKey(alias, digest []byte) key { return key(nil).one(alias[0]).raw(digest) }
 
-// rebuildHints removes what is damaged in buckets that only save work: a scrub finds
-// candidates again, the next sync reads a marked index again, and times of changes and
-// checks are learned again.
+// rebuildHints removes damaged entries from buckets that only save work: a scrub finds
+// candidates again, the next sync reads a marked index again, and later syncs record the
+// times of changes and checks again.
 func (t *txn) rebuildHints(context.Context, meta.Repairs) (int, error) {
 	changed := 0
 	for _, name := range []string{"suspect", "rotten", "check", "lpath"} {

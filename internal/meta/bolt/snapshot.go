@@ -296,7 +296,7 @@ func (t *txn) putListings(id meta.SuiteID, g *meta.Generation, files []repo.File
 		now[f.SHA256] = true
 	}
 	prefix := key(nil).u32(uint32(id))
-	// End what is no longer listed.
+	// End the listings of digests that are no longer listed.
 	var gone []cas.Digest
 	c := listed.Cursor()
 	for k, v := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, v = c.Next() {

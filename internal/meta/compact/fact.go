@@ -21,7 +21,7 @@ var strongSizes = [...]int{sha512.Size, sha512.Size384}
 // maxFactFiles limits the files of a fact.
 const maxFactFiles = 1 << 16
 
-// Fact encodes what is known about a stanza with a digest.
+// Fact encodes the facts of a stanza with a digest.
 func Fact(r *repo.Record, d [16]byte) ([]byte, error) {
 	var e Enc
 	e.Fixed(d[:])

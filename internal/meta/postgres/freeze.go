@@ -35,7 +35,7 @@ func (t *tx) frozen(ctx context.Context, name string) (*meta.Frozen, error) {
 	return &f, nil
 }
 
-// tombstone returns what is left of a freeze that was removed, or nil.
+// tombstone returns the tombstone of a removed freeze, or nil.
 func (t *tx) tombstone(ctx context.Context, name string) (*meta.RemovedError, error) {
 	stones, err := values(docs[meta.Tombstone](ctx, t, "select doc from tombstone where name = $1", name))
 	if err != nil {

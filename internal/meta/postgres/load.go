@@ -288,7 +288,7 @@ func (l *loader) put(r *meta.Row) error {
 	return nil
 }
 
-// nullable returns nil for the number that stands for null.
+// nullable returns nil if n is the number that represents null.
 func nullable(n, null int64) *int64 {
 	if n == null {
 		return nil

@@ -161,7 +161,7 @@ func (t *tx) putListings(ctx context.Context, sid int32, g *meta.Generation, fil
 			sums, paths, sizes = append(sums, bytes.Clone(f.SHA256[:])), append(paths, []byte(f.Path)), append(sizes, f.Size)
 		}
 	}
-	// End what is no longer listed.
+	// End the listings of digests that are no longer listed.
 	var gone [][]byte
 	var sum []byte
 	err := t.each(ctx, []any{&sum}, func() error { gone = append(gone, bytes.Clone(sum)); return nil },

@@ -198,7 +198,7 @@ func unreachable(code string) bool {
 	return len(code) == 5 && code[:2] == "08"
 }
 
-// one scans the only row of a query; false if there is none.
+// one scans the only row of a query. It returns false if there is no row.
 func (t *tx) one(ctx context.Context, dest []any, sql string, args ...any) (bool, error) {
 	err := t.QueryRow(ctx, sql, args...).Scan(dest...)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -83,7 +83,7 @@ func (s *Server) makeDir(t testing.TB) {
 	}
 }
 
-// find returns the directory of the newest PostgreSQL's programs; "" if there is none.
+// find returns the directory of the newest PostgreSQL's programs; "" if none is installed.
 func find() string {
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.SortFunc(dirs, func(a, b string) int { return version(b) - version(a) })
@@ -400,7 +400,7 @@ func (s *Server) URL(database string) string {
 func (s *Server) portNumber() int { return cmp.Or(s.port, 5432) }
 
 // Listen restarts the server so that it also listens for TCP at an address of this
-// machine, and requires a password there. Port 0 stands for a free port. Earlier URLs of
+// machine, and requires a password there. Port 0 selects a free port. Earlier URLs of
 // its databases become invalid.
 func (s *Server) Listen(t testing.TB, host string, port int) {
 	t.Helper()

@@ -69,7 +69,7 @@ func TestGrownRefusals(t *testing.T) {
 	c.db.Run(t)
 
 	// Servers that ignore what the store depends on.
-	for header, words := range map[string]string{"If-None-Match": "the server ignores If-None-Match", "X-Amz-Checksum-Sha256": "x-amz-checksum-sha256 is not that of its bytes"} {
+	for header, words := range map[string]string{"If-None-Match": "the server ignores If-None-Match", "X-Amz-Checksum-Sha256": "x-amz-checksum-sha256 does not match its bytes"} {
 		refused("no "+header, elsewhere(t, store(c.db.Database(t), c.srv.Ignoring(t, place, header))), "object store refused: s3://"+c.bucket, words)
 	}
 	refused("a bucket in use", elsewhere(t, store(c.db.Database(t), place)), "s3://"+c.bucket, "another installation uses it: object snapd/installation")

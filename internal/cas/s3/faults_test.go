@@ -408,7 +408,7 @@ func TestRefusals(t *testing.T) {
 	check("no bucket", o, s3.ErrRefused, "there is no bucket no-such-bucket")
 	o = ours
 	o.CredentialsFile = s3test.WriteCredentials(t, filepath.Join(t.TempDir(), "c"), "wrong")
-	check("wrong secret", o, s3.ErrRefused, "the credentials do not allow to use bucket")
+	check("wrong secret", o, s3.ErrRefused, "the credentials do not permit access to bucket")
 	o.CredentialsFile = filepath.Join(t.TempDir(), "absent")
 	check("no credentials", o, cas.ErrUnavailable, "no such file")
 	for name, c := range map[string]struct {
@@ -417,9 +417,9 @@ func TestRefusals(t *testing.T) {
 		want  string
 		fault s3test.Fault
 	}{
-		"no checksums":  {"put", 1, "the server stores an object whose x-amz-checksum-sha256 is not that of its bytes", s3test.Fault{Status: 200}},
+		"no checksums":  {"put", 1, "the server stores an object whose x-amz-checksum-sha256 does not match its bytes", s3test.Fault{Status: 200}},
 		"no conditions": {"put", 3, "the server ignores If-None-Match", s3test.Fault{Status: 200}},
-		"read only":     {"put", 1, "the credentials do not allow to write", s3test.Fault{Status: 403, Code: "AccessDenied"}},
+		"read only":     {"put", 1, "the credentials do not permit writing", s3test.Fault{Status: 403, Code: "AccessDenied"}},
 	} {
 		n := 0
 		srv.Decide(func(op, _ string) *s3test.Fault {

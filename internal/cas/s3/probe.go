@@ -47,7 +47,7 @@ func (s *bucket) reachable(ctx context.Context) error {
 	case err == nil && !ok || code(err) == minio.NoSuchBucket:
 		return s.refused("there is no bucket %s", s.location.Bucket)
 	case status(err) == http.StatusForbidden:
-		return s.refused("the credentials do not allow to use bucket %s: %w", s.location.Bucket, err)
+		return s.refused("the credentials do not permit access to bucket %s: %w", s.location.Bucket, err)
 	case err != nil:
 		return s.failed("look for", "bucket "+s.location.Bucket, err)
 	}
@@ -74,9 +74,9 @@ func (s *bucket) put(ctx context.Context, key string, data []byte, sum [sha256.S
 func (s *Store) probeChecksums(ctx context.Context, key string) error {
 	switch err := s.put(ctx, key, []byte("probe"), sha256.Sum256([]byte("other")), false); {
 	case err == nil:
-		return s.refused("the server stores an object whose %s is not that of its bytes", checksumHeader)
+		return s.refused("the server stores an object whose %s does not match its bytes", checksumHeader)
 	case status(err) == http.StatusForbidden:
-		return s.refused("the credentials do not allow to write to bucket %s: %w", s.location.Bucket, err)
+		return s.refused("the credentials do not permit writing to bucket %s: %w", s.location.Bucket, err)
 	case status(err) != http.StatusBadRequest:
 		return s.failed("probe", key, err)
 	}
@@ -92,7 +92,7 @@ func (s *Store) probeConditions(ctx context.Context, key string) error {
 	}
 	switch err := s.put(ctx, key, data, sum, true); {
 	case err == nil:
-		return s.refused("the server ignores If-None-Match: an object that exists was written again")
+		return s.refused("the server ignores If-None-Match: it overwrote an existing object")
 	case status(err) != http.StatusPreconditionFailed && status(err) != http.StatusConflict:
 		return s.failed("probe", key, err)
 	}

@@ -107,7 +107,7 @@ func TestLabels(t *testing.T) {
 	set(two, api.LabelRequest{Labels: map[string]string{"here": ""}, Description: &none}, true)
 	expect(two, map[string]string{"tested": "yes", "here": ""}, "")
 	two.Verify(t, "4.1")
-	if res := transfer(two, three); !strings.Contains(strings.Join(res.Notes, "\n"), "these labels are not believed") {
+	if res := transfer(two, three); !strings.Contains(strings.Join(res.Notes, "\n"), "these labels are not trusted") {
 		t.Errorf("notes of an import with labels by another server: %q", res.Notes)
 	}
 	expect(three, map[string]string{"tested": "yes"}, "second")

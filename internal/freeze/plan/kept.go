@@ -140,5 +140,5 @@ func (pl *Plan) keptHint() string {
 		}
 	}
 	args = append(args, ids...)
-	return "also freeze from the snapshots that have what is missing: --mirror " + strings.Join(args, " --mirror ") + more
+	return "also freeze from the snapshots that have the missing packages: --mirror " + strings.Join(args, " --mirror ") + more
 }

@@ -40,7 +40,7 @@ func TestFreezeOfSeveralSnapshots(t *testing.T) {
 	if want := "hello=2.10-3 (" + old + " has it)\n  nothing=1"; !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got %v, want it to end with %s", err, want)
 	}
-	if want := "also freeze from the snapshots that have what is missing: --mirror debian --mirror fedora --mirror " + old; refused.Hint != want {
+	if want := "also freeze from the snapshots that have the missing packages: --mirror debian --mirror fedora --mirror " + old; refused.Hint != want {
 		t.Errorf("hint %q, want %q", refused.Hint, want)
 	}
 	if refused.Report.Entries[0].Snapshot != old {

@@ -119,7 +119,7 @@ func (c *check) logFile(t *tree.Dir, data, sig []byte) {
 		}
 	}
 	if n := c.res.Log.States; n < c.res.Log.StatesAll {
-		c.note(fmt.Sprintf("the log is proven to have %d of %s of upstream that the freeze rests on: the others were sealed by another server, or before the log began",
+		c.note(fmt.Sprintf("the log provably contains %d of the %s of upstream that the freeze depends on: the others were sealed by another server, or before the log began",
 			n, freeze.Count(c.res.Log.StatesAll, "state", "states")))
 	}
 }
@@ -159,7 +159,7 @@ func (c *check) loggedState(t *tree.Dir, mirror string, s *freeze.DocSuite, poli
 	want.Date, want.Signers = s.Date.UTC().Format(time.RFC3339), s.Keys
 	line, err := tlog.Encode(&want)
 	if err == nil && !bytes.Equal(line, p.Extra) {
-		c.fault(name, string(line), excerpt.Of(string(p.Extra)), "%v: its entry is about something else", tlog.ErrProof)
+		c.fault(name, string(line), excerpt.Of(string(p.Extra)), "%v: its entry is about another object", tlog.ErrProof)
 		c.res.Exit = api.ExitVerify
 		return
 	}

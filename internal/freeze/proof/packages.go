@@ -112,7 +112,7 @@ func (x *suiteProof) unusable(g repo.Group, r *repo.Record) {
 	e := freeze.MissingStanza(r, x.f.SourceArch())
 	if x.c.doc != nil && x.d.Kind == freeze.Whole && !x.c.mayMiss(e) {
 		x.c.fieldFault("missing", x.packageObject(r.Name, r.Version, r.Arch), e.Text(), "",
-			"no client can install what index %s lists (%s), but the manifest does not list it as missing", g.Index, r.Reason)
+			"no client can install a package in index %s (%s), but the manifest does not list it as missing", g.Index, r.Reason)
 	}
 }
 

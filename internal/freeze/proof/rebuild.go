@@ -35,7 +35,7 @@ func (c *check) binary(mirror, name, version, arch string, file cas.Digest) {
 // unknown signer is not a fault: links only count for users who name their rebuilder.
 func (c *check) checkLinks(name string, data []byte) {
 	if want := freeze.RebuildsPath(cas.Sum(data)); name != want {
-		c.fault(name, want, "", "name of the list of what rebuilders say")
+		c.fault(name, want, "", "name of the list of links")
 		return
 	}
 	links, err := attest.ParseLinks(data)

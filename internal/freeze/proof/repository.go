@@ -88,7 +88,7 @@ func (x *repositoryProof) expectPackage(l *listing) {
 func (x *repositoryProof) expect(p string, sum cas.Digest, size int64) {
 	if have, ok := x.known[p]; ok && have != sum {
 		a, b := min(have.String(), sum.String()), max(have.String(), sum.String())
-		x.c.fault(x.d.Name+": "+p, "one file", "files with SHA-256 "+a+" and "+b, "two files have one path")
+		x.c.fault(x.d.Name+": "+p, "one file", "files with SHA-256 "+a+" and "+b, "two files have the same path")
 	}
 	x.known[p], x.sizes[p] = sum, size
 }

@@ -75,11 +75,11 @@ func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 		}
 		_, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: c.o.Ours})
 		if errors.Is(err, sign.ErrUnknownKey) && strings.HasPrefix(name, freeze.StatementDir+"/signature-") {
-			c.note(name + " is by a later key, which is not among those given")
+			c.note(name + " is signed by a later key, which was not given")
 			continue
 		}
 		if errors.Is(err, sign.ErrUnknownKey) && freeze.IsLabels(name) {
-			c.note(name + " is by a key that is not among those given: these labels are not believed, and an import leaves them out")
+			c.note(name + " is signed by a key that was not given: these labels are not trusted, and an import leaves them out")
 			c.disprove(name, name+".asc")
 			continue
 		}

@@ -106,10 +106,10 @@ func TestStolenKey(t *testing.T) {
 			text := read(dir + "/manifest.json")
 			paths := regexp.MustCompile(`"path":"(pool/[^"]*\.deb)"`).FindAllStringSubmatch(text, -1)
 			manifest(dir, paths[1][1], paths[0][1])
-		}, "two files have one path"},
+		}, "two files have the same path"},
 		{"a package at a signed document", "exact", func(dir string) {
 			manifest(dir, regexp.MustCompile(`"path":"pool/[^"]*\.deb"`).FindString(read(dir+"/manifest.json")), `"path":"dists/stable/InRelease"`)
-		}, "two files have one path"},
+		}, "two files have the same path"},
 		{"a mirror at the manifest", "exact", func(dir string) { manifest(dir, `"name":"debian"`, `"name":"manifest.json"`) }, "the name is invalid, or that of another mirror or of a file"},
 		{"a mirror twice", "exact", func(dir string) {
 			text := read(dir + "/manifest.json")

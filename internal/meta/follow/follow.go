@@ -141,7 +141,7 @@ func (s *Store) Run(ctx context.Context, changed func(lost bool), self func() me
 			noted = now
 			ask, cancel := context.WithTimeout(ctx, askTime)
 			if err := s.NoteNode(ask, self()); err != nil && ctx.Err() == nil {
-				s.o.Log.Warn("note this node in the database", "err", err)
+				s.o.Log.Warn("report the state of this node to the database", "err", err)
 			}
 			cancel()
 		}
@@ -223,7 +223,7 @@ func (s *Store) down(err error) {
 	if s.state.Err = err; s.state.Down.IsZero() {
 		s.state.Down = s.o.Now()
 		s.ended()
-		s.o.Log.Error("the database does not answer: serving from memory what was served before", "err", err)
+		s.o.Log.Error("the database does not answer: serving cached answers", "err", err)
 	}
 }
 
@@ -257,7 +257,7 @@ func (s *Store) lost(p *meta.FeedPage, after int64) bool {
 	maps.Copy(s.behind, s.newest)
 	s.mem.forgetAll()
 	s.again = nil
-	s.o.Log.Error("the database lost commits: latest is not served until there is a snapshot as new as before", "change", p.Last, "was", after)
+	s.o.Log.Error("the database lost commits: latest is not served until a snapshot is as new as the last one served", "change", p.Last, "was", after)
 	return true
 }
 

@@ -12,12 +12,12 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// access is how apt reaches servers: its configuration, and the files with logins.
+// access is apt's configuration for access to servers, and the files with logins.
 type access struct {
 	m       Machine
 	options options
 	files   []authFile
-	notes   []string // on what could not be read
+	notes   []string // on unreadable files
 }
 
 type authFile struct {
@@ -26,8 +26,8 @@ type authFile struct {
 	logins *remote.Logins
 }
 
-// access reads apt's configuration, auth.conf and auth.conf.d. What cannot be read
-// becomes a note, because usually only root may read logins.
+// access reads apt's configuration, auth.conf and auth.conf.d. It adds a note for a
+// file that cannot be read, because usually only root may read logins.
 func (m Machine) access() *access {
 	a := &access{m: m}
 	var err error
@@ -66,8 +66,8 @@ func (m Machine) access() *access {
 	return a
 }
 
-// apply gives a mirror what apt uses for its URIs: the first file with a login, and the
-// certificates.
+// apply sets the access of a mirror as apt uses it for its URIs: the first file with a
+// login, and the certificates.
 func (a *access) apply(mm *Mirror) error {
 	var host string // of the first https URL
 	http := false
@@ -85,7 +85,7 @@ func (a *access) apply(mm *Mirror) error {
 		return nil
 	}
 	mm.Notes = append(mm.Notes, a.notes...)
-	if mm.Login == nil { // a login in the URI comes before those in files
+	if mm.Login == nil { // a login in the URI takes precedence over files
 		for _, f := range a.files {
 			if !slices.ContainsFunc(mm.URIs, func(uri string) bool { return f.logins.Has(remote.NewURL(uri).Join("dists")) }) {
 				continue

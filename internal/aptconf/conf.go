@@ -43,8 +43,8 @@ func plainName(n string) bool {
 	return n[0] != '.' && strings.Trim(n, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") == ""
 }
 
-// parse adds the values in one file. It skips lists, which have no names, and what it
-// cannot parse.
+// parse adds the values in one file. It skips lists, which have no names, and text that
+// it cannot parse.
 func (o options) parse(text string) {
 	var scopes []string // names of the open blocks
 	var words []string  // of the statement so far
@@ -128,8 +128,8 @@ func (o options) clear(name string) {
 	}
 }
 
-// forHost returns an option of https for a host. A value for the host comes before the
-// general one.
+// forHost returns an option of https for a host. A value for the host takes precedence
+// over the general one.
 func (o options) forHost(host, name string) string {
 	for _, k := range []string{"acquire::https::" + host + "::" + name, "acquire::https::" + name} {
 		if v := o[strings.ToLower(k)]; v != "" {

@@ -12,19 +12,19 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// place is where an entry's repository is: one base URL, or several with the same
-// content, best first.
+// place is the location of an entry's repository: one base URL, or several with the
+// same content, best first.
 type place struct {
 	uris  []string // without logins
 	login *remote.Login
-	notes []string // on what is not used of a list of mirrors
+	notes []string // on unused parts of a list of mirrors
 }
 
 func (p *place) equal(q *place) bool {
 	return slices.Equal(p.uris, q.uris) && p.login.Equal(q.login)
 }
 
-// place finds where an entry's repository is, or says why it is unknown.
+// place returns the location of an entry's repository, or the reason why it is unknown.
 func (m Machine) place(e *Entry, archs []string) (*place, string) {
 	list, ok := listURI(e.URI)
 	if !ok {
@@ -131,8 +131,8 @@ func parseMirrorList(data []byte) []listedMirror {
 	return out
 }
 
-// lacks says to what a mirror in a list is limited, if it does not have all that an entry
-// requests. Otherwise it returns nothing.
+// lacks returns the restriction of a mirror in a list, if because of it the mirror does
+// not have everything that an entry requests, and otherwise "".
 func (l *listedMirror) lacks(e *Entry, archs []string) string {
 	var types []string
 	if e.Deb {

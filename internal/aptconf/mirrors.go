@@ -17,11 +17,11 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Machine is where sources and keys are read from.
+// Machine is the system whose sources and keys are read.
 type Machine struct {
 	// FS is the machine's file system, rooted at "/".
 	FS fs.FS
-	// Architectures are dpkg's native one, first, and the foreign ones.
+	// Architectures are dpkg's architectures, the native one first.
 	Architectures []string
 	// Fetch downloads a list of mirrors. If it is nil, only lists on the machine are
 	// read.
@@ -38,7 +38,7 @@ type Mirror struct {
 	Keys  []string      // armored key blocks
 	// From lists where the entries are: "file:line".
 	From []string
-	// Notes say what is ignored of the entries.
+	// Notes describe ignored parts of the entries.
 	Notes []string
 }
 
@@ -149,7 +149,7 @@ func normalURI(s string) (uri string, login *remote.Login, reason string) {
 	return uri, login, ""
 }
 
-// keySet is what verifies an entry's Release file.
+// keySet contains the keys that verify an entry's Release file.
 type keySet struct {
 	files []string
 	keys  []string // armored
@@ -195,7 +195,8 @@ func (m Machine) keyring(name string) (*sign.Keyring, error) {
 	return kr, nil
 }
 
-// keys finds the keys that verify an entry, or says why there are none.
+// keys returns the keys that verify an entry, or an error with the reason why it has no
+// usable key.
 func (m Machine) keys(e *Entry) (keySet, error) {
 	var out keySet
 	if e.Key != "" {
@@ -254,7 +255,7 @@ func (m Machine) keys(e *Entry) (keySet, error) {
 	return out, nil
 }
 
-// part is what the entries request from one suite of one URI: every combination of its
+// part is the request of the entries to one suite of one URI: every combination of its
 // fields.
 type part struct {
 	suite      string
@@ -274,7 +275,7 @@ func sameSet(a, b []string) bool {
 	return len(a) == len(b) && !slices.ContainsFunc(a, func(s string) bool { return !slices.Contains(b, s) })
 }
 
-// want is what the entries request from one component of one suite.
+// want is the request of the entries to one component of one suite.
 type want struct {
 	archs, languages []string
 	sources, binary  bool
@@ -428,7 +429,7 @@ func (o *origin) add(e Entry, archs []string) {
 	}
 }
 
-// mirrors splits what is requested into parts, and joins suites that request the same.
+// mirrors splits the requests into parts, and joins suites with the same requests.
 func (o *origin) mirrors(names map[string]bool) []Mirror {
 	var groups [][]part
 	for _, suite := range o.suites {

@@ -1,5 +1,5 @@
 // Package aptconf reads apt's lists of sources (sources.list(5)), one-line and deb822,
-// and turns them into mirrors. `snapctl init --from-apt` writes these.
+// and converts them to mirrors, which `snapctl init --from-apt` writes.
 //
 // It neither changes nor runs anything on the machine. An entry that cannot be mirrored
 // is returned with the reason and does not affect the others.
@@ -41,8 +41,8 @@ type Entry struct {
 	InReleasePath   string
 }
 
-// Words is an option with several values: values that replace the default, are added to
-// it, or are removed from it.
+// Words is an option with several values, which replace the default, are added to it,
+// or are removed from it.
 type Words struct {
 	Set, Add, Remove []string
 }
@@ -64,7 +64,7 @@ type Skipped struct {
 	Line   int    `json:"line"`
 	Text   string `json:"text"` // the line, or the stanza's URIs and suites
 	Reason string `json:"reason"`
-	// Disabled: apt does not use the entry either.
+	// Disabled means that apt does not use the entry either.
 	Disabled bool `json:"disabled,omitempty"`
 }
 
@@ -76,8 +76,8 @@ func (s Skipped) String() string {
 	return fmt.Sprintf("%s:%d: %s: %s", s.File, s.Line, s.Text, s.Reason)
 }
 
-// Parse reads one source file. A name in .sources means deb822, one in .list the one-line
-// format; for any other name the content decides.
+// Parse reads one source file. A name in .sources means deb822, one in .list the
+// one-line format; for any other name, the content determines the format.
 func Parse(name string, data []byte) ([]Entry, []Skipped) {
 	switch path.Ext(name) {
 	case ".sources":
@@ -110,7 +110,7 @@ func parseList(name string, data []byte) (entries []Entry, skipped []Skipped) {
 			skipped = append(skipped, Skipped{File: name, Line: n, Text: clip(line), Reason: reason, Disabled: reason == disabled})
 		}
 		if c, ok := strings.CutPrefix(line, "#"); ok {
-			// Only a line that would be an entry has been disabled; other comments are
+			// Only a comment that would be an entry is a disabled entry; others are
 			// prose.
 			c = strings.TrimSpace(c)
 			if !strings.HasPrefix(c, "deb ") && !strings.HasPrefix(c, "deb-src ") {
@@ -401,7 +401,7 @@ func inlineKey(value string) string {
 	return strings.TrimLeft(b.String(), "\n")
 }
 
-// unfit says why an entry cannot be mirrored, with whatever keys.
+// unfit returns the reason why an entry cannot be mirrored, regardless of keys, or "".
 func (e *Entry) unfit() string {
 	for _, s := range e.Suites {
 		flat := strings.HasSuffix(s, "/")

@@ -1,11 +1,11 @@
-// Package attest reads and writes what builders say about images: in-toto
-// statements with SLSA provenance in DSSE envelopes, signed with Ed25519 or
-// OpenPGP keys, and the file that names the builders whose word counts.
-// docs/ATTEST.md describes the formats.
+// Package attest reads and writes attestations of images by builders: in-toto
+// statements with SLSA provenance in DSSE envelopes, signed with Ed25519 or OpenPGP
+// keys. It also reads rebuilders' attestations of packages, and the files that name the
+// trusted builders and rebuilders. docs/ATTEST.md describes the formats.
 //
-// All input comes from outside. Envelopes and statements are bounded in
-// size and depth, no key of an object may be repeated, and nothing is believed
-// before a signature by a named key has been verified.
+// All input comes from outside. Envelopes and statements are limited in size and depth,
+// and no key of an object may be repeated. Parsing verifies no signatures: callers must
+// check them with Signers before they trust any content.
 package attest
 
 import (
@@ -24,14 +24,13 @@ import (
 var (
 	// ErrMalformed means that an envelope or a statement does not follow its format.
 	ErrMalformed = errclass.New(errclass.Usage, "malformed attestation")
-	// ErrOther means that an attestation is about another freeze manifest than the one
-	// it is kept for.
+	// ErrOther means that an attestation is not about the expected freeze and manifest.
 	ErrOther = errclass.New(errclass.Security, "attestation of another freeze")
-	// ErrBuilders means that a file does not name builders and their keys.
+	// ErrBuilders means that a file is not a valid list of builders and their keys.
 	ErrBuilders = errclass.New(errclass.Usage, "malformed list of builders")
 )
 
-// Limits of what is read.
+// Limits of inputs.
 const (
 	MaxEnvelope   = 1 << 20 // bytes
 	MaxBuilders   = 1 << 20 // bytes, of a list of builders
@@ -48,8 +47,8 @@ func malformed(format string, args ...any) error {
 // object is a decoded JSON object.
 type object map[string]any
 
-// parseJSON decodes one JSON value. It refuses what programs read differently:
-// repeated keys, text that is not UTF-8, and anything after the value.
+// parseJSON decodes one JSON value. It refuses input that programs interpret
+// differently: repeated keys, text that is not UTF-8, and anything after the value.
 func parseJSON(data []byte) (any, error) {
 	if !utf8.Valid(data) {
 		return nil, malformed("expected UTF-8")
@@ -141,7 +140,7 @@ func kindOf(v any) string {
 	return "an object"
 }
 
-// text returns a string of an object.
+// text returns the string at a key.
 func (o object) text(key string) (string, error) {
 	s, ok := o[key].(string)
 	if !ok {
@@ -150,7 +149,7 @@ func (o object) text(key string) (string, error) {
 	return s, nil
 }
 
-// object returns an object of an object.
+// object returns the object at a key.
 func (o object) object(key string) (object, error) {
 	v, ok := o[key].(object)
 	if !ok {
@@ -159,7 +158,7 @@ func (o object) object(key string) (object, error) {
 	return v, nil
 }
 
-// objects returns a list of objects.
+// objects returns the list of objects at a key.
 func (o object) objects(key string) ([]object, error) {
 	list, ok := o[key].([]any)
 	if !ok {
@@ -174,7 +173,7 @@ func (o object) objects(key string) ([]object, error) {
 	return out, nil
 }
 
-// sha256 returns the digest in the object digest of an object.
+// sha256 returns the SHA-256 in the object at the key "digest".
 func (o object) sha256() (cas.Digest, error) {
 	set, err := o.object("digest")
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Builders are the builders whose word counts, each with its keys.
+// Builders are the trusted builders with their keys.
 type Builders struct{ list []builder }
 
 type builder struct {
@@ -36,9 +36,9 @@ const (
 	dashes     = "-----"
 )
 
-// ParseBuilders parses a list of builders. A line "builder NAME" begins each, and its
-// public keys follow: Ed25519 as PEM, or OpenPGP certificates. Lines that begin with #
-// are comments. ErrBuilders.
+// ParseBuilders parses a list of builders. Each begins with a line "builder NAME",
+// which its public keys follow: Ed25519 as PEM, or OpenPGP certificates. Lines that
+// begin with # are comments. Errors wrap ErrBuilders.
 func ParseBuilders(data []byte) (*Builders, error) {
 	bad := func(n int, format string, args ...any) error {
 		return fmt.Errorf("%w: line %d: %w", ErrBuilders, n, fmt.Errorf(format, args...))
@@ -60,7 +60,7 @@ func ParseBuilders(data []byte) (*Builders, error) {
 				return nil, bad(n+1, "name %q: expected at most 64 letters, digits and .+~_@-", excerpt.Of(name))
 			}
 			if slices.ContainsFunc(b.list, func(o builder) bool { return o.name == name }) {
-				return nil, bad(n+1, "builder %s is there twice", name)
+				return nil, bad(n+1, "builder %s occurs twice", name)
 			}
 			if b.list = append(b.list, builder{name: name, line: n + 1}); len(b.list) > maxBuilders {
 				return nil, bad(n+1, "expected at most %d builders", maxBuilders)
@@ -79,7 +79,7 @@ func ParseBuilders(data []byte) (*Builders, error) {
 				return nil, bad(n+1, "%w", err)
 			}
 			for _, id := range ids {
-				// One who has two names would count twice.
+				// A builder with two names would count twice.
 				if o, ok := owner[id]; ok {
 					return nil, bad(n+1, "key %s is that of %s already", id, o)
 				}
@@ -101,8 +101,8 @@ func ParseBuilders(data []byte) (*Builders, error) {
 	return b, nil
 }
 
-// keyBlock returns the key that begins in a line, and the number of its last line; nil
-// if it has no end.
+// keyBlock returns the key that begins in line n, and the number of its last line. It
+// returns nil if the key has no end.
 func keyBlock(lines [][]byte, n int) (block []byte, end int) {
 	for end = n; end < len(lines); end++ {
 		if bytes.HasPrefix(lines[end], []byte(endBlock)) {
@@ -112,8 +112,8 @@ func keyBlock(lines [][]byte, n int) (block []byte, end int) {
 	return nil, end
 }
 
-// nullParameter is how the encoding of an Ed25519 public key begins that has a NULL for
-// the parameters of the algorithm, as that of rebuilderd has. RFC 8410 forbids it.
+// nullParameter is the start of an Ed25519 public key in an encoding that rebuilderd
+// uses: the parameters of the algorithm are NULL, which RFC 8410 forbids.
 var nullParameter = []byte{0x30, 0x2c, 0x30, 0x07, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x05, 0x00, 0x03, 0x21, 0x00}
 
 // parseEd25519 parses a public key as PEM.
@@ -136,7 +136,7 @@ func parseEd25519(block []byte) (ed25519.PublicKey, error) {
 	return ed, nil
 }
 
-// add adds a key, and returns what names it: for a certificate each of its keys.
+// add adds a key, and returns its IDs: one for each key of a certificate.
 func (b *builder) add(typ string, block []byte) (ids []string, err error) {
 	switch typ {
 	case pgpKey:
@@ -171,7 +171,7 @@ func (b *Builders) Names() []string {
 }
 
 // Signers returns the builders that signed an envelope, each once, in the order of the
-// file. Key IDs are not looked at: they are not signed.
+// file. It ignores key IDs, because they are not signed.
 func (b *Builders) Signers(e *Envelope) (names []string) {
 	pae := preAuth(e.Payload)
 	for i := range b.list {

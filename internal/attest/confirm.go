@@ -13,7 +13,8 @@ type Attestation struct {
 	Statement *Statement
 }
 
-// Parse parses an envelope and its statement. It verifies no signature. ErrMalformed.
+// Parse parses an envelope and its statement. It verifies no signature. Errors wrap
+// ErrMalformed.
 func Parse(data []byte) (*Attestation, error) {
 	e, err := ParseEnvelope(data)
 	if err != nil {
@@ -26,7 +27,7 @@ func Parse(data []byte) (*Attestation, error) {
 	return &Attestation{e, s}, nil
 }
 
-// Check returns ErrOther unless the attestation is about this freeze with this manifest.
+// Check returns ErrOther unless the attestation is about the freeze with the manifest.
 func (a *Attestation) Check(freeze string, manifest cas.Digest) error {
 	s := a.Statement
 	if s.Freeze != freeze {
@@ -38,7 +39,7 @@ func (a *Attestation) Check(freeze string, manifest cas.Digest) error {
 	return nil
 }
 
-// Confirmation is what the builders say about an image.
+// Confirmation contains the builders' results for an image.
 type Confirmation struct {
 	Confirm []string // builders that have built the image, each once, in the order of their list
 	Dissent []Dissent
@@ -52,9 +53,9 @@ type Dissent struct {
 	Why     string
 }
 
-// Confirm returns what the builders say about the image of a variant, of which all
-// attestations are of one freeze manifest. Attestations that none of them signed say
-// nothing. A builder that has built the image and, in another run, a different one,
+// Confirm returns which builders confirm the image of a variant. All attestations must
+// be of one freeze manifest. It ignores attestations that none of the builders signed.
+// A builder that has built the image and, in another run, a different one, both
 // confirms and dissents.
 func (b *Builders) Confirm(variant string, image cas.Digest, all []*Attestation) Confirmation {
 	var c Confirmation

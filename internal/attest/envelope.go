@@ -36,13 +36,14 @@ type wireSignature struct {
 	Sig   []byte `json:"sig"`
 }
 
-// preAuth returns what the signatures of an envelope are over: the pre-authentication
-// encoding of DSSE v1.
+// preAuth returns the bytes that the signatures of an envelope sign: the
+// pre-authentication encoding of DSSE v1.
 func preAuth(payload []byte) []byte {
 	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(PayloadType), PayloadType, len(payload), payload)
 }
 
-// Encode returns the envelope as canonical JSON, so that one envelope is kept once.
+// Encode returns the envelope as canonical JSON, so that equal envelopes are stored
+// once.
 func (e *Envelope) Encode() ([]byte, error) {
 	w := wireEnvelope{Payload: e.Payload, PayloadType: PayloadType}
 	for _, s := range e.Signatures {
@@ -56,7 +57,7 @@ func (e *Envelope) Encode() ([]byte, error) {
 }
 
 // ParseEnvelope parses a DSSE envelope with an in-toto statement. It verifies no
-// signature. ErrMalformed.
+// signature. Errors wrap ErrMalformed.
 func ParseEnvelope(data []byte) (*Envelope, error) {
 	if len(data) > MaxEnvelope {
 		return nil, malformed("envelope of %d bytes, expected at most %d", len(data), MaxEnvelope)
@@ -109,8 +110,8 @@ func (o object) envelope() (*Envelope, error) {
 	return e, nil
 }
 
-// base64 returns bytes of an object, which are in standard base64 or, as DSSE allows,
-// in that for URLs.
+// base64 returns the bytes at a key, which are in standard base64 or, as DSSE allows,
+// in base64url.
 func (o object) base64(key string) ([]byte, error) {
 	s, err := o.text(key)
 	if err != nil {

@@ -21,7 +21,7 @@ type Key struct {
 }
 
 // LoadKey reads a private key from a file that only its owner can read: an Ed25519 key
-// as PEM (PKCS #8), or an armored OpenPGP key. sign.ErrKeyFile.
+// as PEM (PKCS #8), or an armored OpenPGP key. Errors wrap sign.ErrKeyFile.
 func LoadKey(path string) (*Key, error) {
 	data, err := sign.ReadKeyFile(path)
 	if err != nil {
@@ -56,8 +56,8 @@ func LoadKey(path string) (*Key, error) {
 // KeyOf returns the key of an OpenPGP signer.
 func KeyOf(s *sign.Signer) *Key { return &Key{pgp: s} }
 
-// ID names the key: the fingerprint of an OpenPGP key, or the SHA-256 of the public
-// key (SubjectPublicKeyInfo) in hex.
+// ID identifies the key: it is the fingerprint of an OpenPGP key, or the SHA-256 of the
+// public key (SubjectPublicKeyInfo) in hex.
 func (k *Key) ID() string {
 	if k.pgp != nil {
 		return k.pgp.Fingerprint()
@@ -66,8 +66,8 @@ func (k *Key) ID() string {
 	return hex.EncodeToString(d[:])
 }
 
-// URI names the key as a builder in statements: openpgp4fpr, or RFC 6920 of an Ed25519
-// key.
+// URI returns the URI of the builder in statements: openpgp4fpr, or an RFC 6920 URI for
+// an Ed25519 key.
 func (k *Key) URI() string {
 	if k.pgp != nil {
 		return "openpgp4fpr:" + k.pgp.Fingerprint()
@@ -76,7 +76,7 @@ func (k *Key) URI() string {
 	return "ni:///sha-256;" + base64.RawURLEncoding.EncodeToString(d[:])
 }
 
-// keyDigest is the SHA-256 of a public key as SubjectPublicKeyInfo.
+// keyDigest returns the SHA-256 of a public key as SubjectPublicKeyInfo.
 func keyDigest(pub ed25519.PublicKey) [sha256.Size]byte {
 	der, err := x509.MarshalPKIXPublicKey(pub)
 	if err != nil {
@@ -86,7 +86,7 @@ func keyDigest(pub ed25519.PublicKey) [sha256.Size]byte {
 }
 
 // Sign returns an envelope with the statement. OpenPGP signatures have the time at, or
-// that of the key if it is later, so that equal statements are equal bytes.
+// the key's creation time if that is later, so that equal statements give equal bytes.
 func (k *Key) Sign(payload []byte, at time.Time) (*Envelope, error) {
 	e := &Envelope{Payload: payload}
 	s := Signature{KeyID: k.ID()}

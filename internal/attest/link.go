@@ -17,16 +17,16 @@ const (
 	maxProducts = 1024     // of one
 )
 
-// A Link is what a rebuilder says about packages: an in-toto link, as rebuilderd
-// signs it, whose products it has built again with equal bytes.
+// A Link is a rebuilder's attestation of packages: an in-toto link that rebuilderd
+// signs, whose products it has reproduced with equal bytes.
 type Link struct {
 	Signatures []Signature
 	Products   []cas.Digest // the packages
-	signed     []byte       // what the signatures are over
+	signed     []byte       // signed bytes
 	whole      []byte       // as canonical JSON
 }
 
-// ParseLink parses a link. It verifies no signature. ErrMalformed.
+// ParseLink parses a link. It verifies no signature. Errors wrap ErrMalformed.
 func ParseLink(data []byte) (*Link, error) {
 	if len(data) > MaxLink {
 		return nil, malformed("link of %d bytes, expected at most %d", len(data), MaxLink)
@@ -90,9 +90,9 @@ func (o object) link() (*Link, error) {
 	return l, err
 }
 
-// canonicalJSON encodes a value as OLPC's canonical JSON, over which in-toto links are
-// signed: sorted keys, no space, whole numbers, and no escape sequences but those of
-// quotation marks and backslashes. Control characters are refused, so that the
+// canonicalJSON encodes a value as OLPC's canonical JSON, which the signatures of
+// in-toto links sign: sorted keys, no space, whole numbers, and escape sequences only
+// for quotation marks and backslashes. It refuses control characters, so that the
 // result is JSON.
 func canonicalJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
@@ -179,7 +179,8 @@ func EncodeLinks(links []*Link) (lists [][]byte) {
 	return lists
 }
 
-// ParseLinks parses a list of links. It verifies no signature. ErrMalformed.
+// ParseLinks parses a list of links. It verifies no signature. Errors wrap
+// ErrMalformed.
 func ParseLinks(data []byte) ([]*Link, error) {
 	if len(data) > MaxEnvelope {
 		return nil, malformed("list of links of %d bytes, expected at most %d", len(data), MaxEnvelope)

@@ -153,7 +153,7 @@ func TestHostileLinks(t *testing.T) {
 		"has no key":                              "rebuilder one\n",
 		"before a key":                            key,
 		"is that of one already":                  "rebuilder one\n" + key + "rebuilder two\n" + key,
-		"rebuilder one is there twice":            "rebuilder one\n" + key + "rebuilder one\n",
+		"rebuilder one occurs twice":              "rebuilder one\n" + key + "rebuilder one\n",
 		"expected an http or https URL":           "rebuilder one file:///x\n" + key,
 		"the key has no end":                      "rebuilder one\n-----BEGIN PUBLIC KEY-----\n",
 		"expected the name of a package":          "rebuilder one\n" + key + "except ../x\n",

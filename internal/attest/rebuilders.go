@@ -15,11 +15,11 @@ import (
 	"example.org/snapd/internal/lazyregexp"
 )
 
-// ErrRebuilders means that a file does not name rebuilders and their keys.
+// ErrRebuilders means that a file is not a valid list of rebuilders and their keys.
 var ErrRebuilders = errclass.New(errclass.Usage, "malformed list of rebuilders")
 
-// Rebuilders are the rebuilders of packages whose word counts, and the packages that
-// need nobody's.
+// Rebuilders are the trusted rebuilders of packages, and the packages that need not be
+// reproduced.
 type Rebuilders struct {
 	list   []Rebuilder
 	except map[string]bool
@@ -35,10 +35,10 @@ type Rebuilder struct {
 
 var packageRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9._+~^-]*$`)
 
-// ParseRebuilders parses a list of rebuilders. A line "rebuilder NAME [URL]" begins
-// each, and its Ed25519 public keys follow as PEM. A line "except PACKAGE" names a
-// package that nobody needs to reproduce. Lines that begin with # are comments.
-// ErrRebuilders.
+// ParseRebuilders parses a list of rebuilders. Each begins with a line "rebuilder NAME
+// [URL]", which its Ed25519 public keys follow as PEM. A line "except PACKAGE" names a
+// package that need not be reproduced. Lines that begin with # are comments. Errors
+// wrap ErrRebuilders.
 func ParseRebuilders(data []byte) (*Rebuilders, error) {
 	bad := func(n int, format string, args ...any) error {
 		return fmt.Errorf("%w: line %d: %w", ErrRebuilders, n, fmt.Errorf(format, args...))
@@ -60,7 +60,7 @@ func ParseRebuilders(data []byte) (*Rebuilders, error) {
 				return nil, bad(n+1, "name %q: expected at most 64 letters, digits and .+~_@-", excerpt.Of(one.Name))
 			}
 			if slices.ContainsFunc(r.list, func(o Rebuilder) bool { return o.Name == one.Name }) {
-				return nil, bad(n+1, "rebuilder %s is there twice", one.Name)
+				return nil, bad(n+1, "rebuilder %s occurs twice", one.Name)
 			}
 			if len(words) == 3 {
 				u, err := url.Parse(words[2])
@@ -124,11 +124,11 @@ func (r *Rebuilders) Names() []string {
 	return out
 }
 
-// Except reports whether nobody needs to reproduce a package.
+// Except reports whether a package need not be reproduced.
 func (r *Rebuilders) Except(name string) bool { return r.except[name] }
 
 // Signers returns the rebuilders that signed a link, each once, in the order of the
-// file. Key IDs are not looked at: they are not signed.
+// file. It ignores key IDs, because they are not signed.
 func (r *Rebuilders) Signers(l *Link) (names []string) {
 	for _, o := range r.list {
 		if slices.ContainsFunc(l.Signatures, func(s Signature) bool {

@@ -17,23 +17,23 @@ const (
 	BuildType     = "https://example.org/snapd/image/v1"
 )
 
-// Names of what an image was made from.
+// Names of the inputs of an image.
 const (
 	manifestName = "manifest.json"
 	packagesName = "packages"
 )
 
-// maxListed bounds the packages that a statement lists one by one, in bytes of JSON.
-// There is room for the envelope's base64 below MaxEnvelope.
+// maxListed limits the packages that a statement lists one by one, in bytes of JSON, so
+// that the base64 of the envelope stays below MaxEnvelope.
 const maxListed = 640 << 10
 
-// Statement is what a builder says: from this freeze I built this image, and it is
-// equal to the published one, or not.
+// Statement is a builder's statement that it built an image from a freeze, and whether
+// the image is equal to the published one.
 type Statement struct {
 	Freeze   string
 	Variant  string     // of the image
 	Manifest cas.Digest // of the freeze
-	Image    cas.Digest // that the builder has built
+	Image    cas.Digest // built by the builder
 	Expected cas.Digest // the published image
 	Builder  string     // URI of the key, see Key.URI
 	Tools    map[string]string
@@ -50,8 +50,8 @@ type Package struct {
 	SHA256 cas.Digest
 }
 
-// The parts of a statement as JSON. They have no times: a build of the same freeze with
-// the same tools gives the same statement.
+// The parts of a statement as JSON. They contain no times, so that builds of the same
+// freeze with the same tools give the same statement.
 type (
 	wireStatement struct {
 		Type          string         `json:"_type"`
@@ -95,8 +95,9 @@ type (
 	}
 )
 
-// Encode returns the statement as canonical JSON. The packages are listed by package
-// URL where there is room; their number and the digest of their list are always there.
+// Encode returns the statement as canonical JSON. It lists the packages by package URL
+// if they do not exceed maxListed, and always contains their number and the digest of
+// their list.
 func (s *Statement) Encode() ([]byte, error) {
 	materials := []wireResource{{Name: manifestName, Digest: wireDigest{s.Manifest}}}
 	list := slices.Clone(s.Packages)
@@ -127,11 +128,11 @@ func (s *Statement) Encode() ([]byte, error) {
 	})
 }
 
-// line is a package in the list whose digest a statement has.
+// line returns the line of a package in the list whose digest is in the statement.
 func (p Package) line() string { return p.SHA256.String() + "  " + p.PURL + "\n" }
 
-// ParseStatement parses the statement of an envelope. Fields that it does not know are
-// ignored, as in-toto demands. ErrMalformed.
+// ParseStatement parses the statement of an envelope. It ignores unknown fields, as
+// in-toto requires. Errors wrap ErrMalformed.
 func ParseStatement(payload []byte) (*Statement, error) {
 	o, err := parseObject("in-toto statement", payload)
 	if err != nil {
@@ -176,7 +177,7 @@ func (o object) statement() (*Statement, error) {
 	return s, s.verdict(p)
 }
 
-// definition reads what was built from what.
+// definition reads the variant and the inputs of the build.
 func (s *Statement) definition(p object) error {
 	d, err := p.object("buildDefinition")
 	if err != nil {
@@ -220,7 +221,7 @@ func (s *Statement) definition(p object) error {
 	return nil
 }
 
-// run reads who built with what.
+// run reads the builder and its tools.
 func (s *Statement) run(p object) error {
 	r, err := p.object("runDetails")
 	if err != nil {
@@ -249,7 +250,7 @@ func (s *Statement) run(p object) error {
 	return nil
 }
 
-// verdict reads whether the image is the published one.
+// verdict reads the published image, to which the built one was compared.
 func (s *Statement) verdict(p object) error {
 	v, err := p.object("snapd_verdict")
 	if err != nil {

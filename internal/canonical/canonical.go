@@ -12,8 +12,8 @@ import (
 	"unicode/utf16"
 )
 
-// Unmarshal reads canonical JSON into v, a pointer to a struct. It refuses
-// everything but what Marshal writes for v.
+// Unmarshal reads canonical JSON into v, a pointer to a struct. It returns an error
+// unless data are exactly the bytes that Marshal writes for the value.
 func Unmarshal(data []byte, v any) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
@@ -100,7 +100,7 @@ func compareUTF16(a, b string) int {
 	return slices.Compare(utf16.Encode([]rune(a)), utf16.Encode([]rune(b)))
 }
 
-// appendString quotes as ECMAScript's JSON.stringify does.
+// appendString quotes a string like ECMAScript's JSON.stringify.
 func appendString(b []byte, s string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')

@@ -3,13 +3,13 @@ package excerpt
 
 import "unicode/utf8"
 
-// most is how much of a text is quoted, in bytes.
+// most is the length of an excerpt, in bytes.
 const most = 120
 
-// Of returns the beginning of a text, which ends with a whole character.
+// Of returns the beginning of a text, up to a whole character.
 func Of(s string) string { return Clip(s, most) }
 
-// Clip is Of with another bound, in bytes.
+// Clip is like Of, with another length in bytes.
 func Clip(s string, most int) string {
 	if len(s) <= most {
 		return s

@@ -1,12 +1,11 @@
-// Package image builds root file systems from freezes, as SquashFS images
-// whose bytes do not depend on where and when they are built, and compares images.
+// Package image builds root file systems from freezes, as SquashFS, tar or OCI images
+// whose bytes do not depend on where and when they are built.
 //
-// mmdebstrap installs from the frozen repositories with the signatures of snapd:
-// they never expire, so that apt needs no option that weakens its checks.
-// (Upstream's own Release files, which snapd serves as a proxy, would be past their
-// Valid-Until.) At the end, the build's configuration of apt is replaced by the
-// distribution's own source lines. The tar stream of mmdebstrap is packed into the
-// image without being stored.
+// mmdebstrap installs from the frozen repositories that snapd signs. Their signatures
+// never expire, so that apt needs no option that weakens its checks. (Upstream's own
+// Release files, which snapd serves as a proxy, would be past their Valid-Until.) At
+// the end, the distribution's own source lines replace the build's configuration of
+// apt. The package packs mmdebstrap's tar stream into the image without storing it.
 package image
 
 import (
@@ -41,7 +40,7 @@ var (
 	ErrTools = errors.New("tool is missing")
 	// ErrBuild means that mmdebstrap failed; the message ends with its errors.
 	ErrBuild = errors.New("mmdebstrap failed")
-	// ErrLacks is an ErrBuild: packages that are to be installed are not there.
+	// ErrLacks is an ErrBuild: the repositories lack packages to install.
 	ErrLacks = errclass.New(ErrBuild, "mmdebstrap failed")
 )
 
@@ -52,8 +51,8 @@ const Builder = "mmdebstrap"
 // for all of them, so that images of two releases share blocks.
 const Packing = "squashfs zstd 128KiB"
 
-// HostName is in /etc/hostname of every image, and is the host name that maintainer
-// scripts see.
+// HostName is the content of /etc/hostname in every image, and the host name that
+// maintainer scripts see.
 const HostName = "localhost"
 
 // Spec describes an image. Together with the tools it determines the image's bytes.
@@ -65,8 +64,8 @@ type Spec struct {
 	Architecture string    // as Debian names it
 	Epoch        time.Time // the latest time of a file
 	Upstream     string    // the image's /etc/apt/sources.list
-	// Sources are the repositories to install from, in deb822 with inline keys.
-	// They leave no trace in the image.
+	// Sources are the repositories to install from, in deb822 with inline keys. The
+	// image does not contain them.
 	Sources string
 }
 
@@ -107,8 +106,8 @@ func (s *Spec) Check() error {
 	return nil
 }
 
-// How describes the build for the image's signed statement: the versions of the
-// tools, and all that SpecOf needs.
+// How describes the build for the image's signed statement: the versions of the tools,
+// and the fields that SpecOf needs.
 func (s *Spec) How(t Tools) map[string]string {
 	how := map[string]string{
 		"builder":      Builder,
@@ -128,8 +127,8 @@ func (s *Spec) How(t Tools) map[string]string {
 	return how
 }
 
-// SpecOf returns the Spec of a description, without Sources. The error wraps
-// ErrSpec when the image was not built by this package.
+// SpecOf returns the Spec of a description, without Sources. The error wraps ErrSpec if
+// this package did not build the image.
 func SpecOf(how map[string]string) (Spec, error) {
 	format := formatOf(how["packing"])
 	if how["builder"] != Builder || format == "" {
@@ -177,8 +176,8 @@ func SourceLines(list []Repository) string {
 // Tools are the versions of programs on which an image's bytes depend, by name.
 type Tools map[string]string
 
-// FindTools asks the programs for their versions. The error wraps ErrTools when one
-// is missing.
+// FindTools gets the versions of the programs. The error wraps ErrTools if one is
+// missing.
 func FindTools(ctx context.Context) (Tools, error) {
 	t := Tools{}
 	for _, p := range []struct {
@@ -245,13 +244,13 @@ func Architecture(ctx context.Context) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// toolPath is the PATH of mmdebstrap, whatever the caller's is.
+// toolPath is the PATH of mmdebstrap, independent of the caller's.
 const toolPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Options do not affect the image's bytes.
 type Options struct {
-	// Mode is the mode of mmdebstrap. By default it is one without root, if the
-	// machine allows that.
+	// Mode is the mode of mmdebstrap. The default is a mode without root, if the
+	// machine allows it.
 	Mode string
 	// TempDir is the directory for the root file system. Default: os.TempDir.
 	TempDir string
@@ -289,9 +288,10 @@ func hasSubIDs(file string, u *user.User) bool {
 	return false
 }
 
-// Build builds the image of s at the start of w. SquashFS truncates w if it has a
-// method Truncate; w is empty before for the other formats. Cancelling ctx stops
-// mmdebstrap.
+// Build builds the image of s at the start of w. For SquashFS, it truncates w if w has
+// a method Truncate; for other formats, w must be empty. Cancelling ctx stops
+// mmdebstrap. Errors wrap ErrSpec, ErrTools, ErrBuild or ErrLacks, or are errors of w
+// or ctx.
 func Build(ctx context.Context, w io.WriterAt, s Spec, o Options) error {
 	var size int64
 	err := install(ctx, &s, o, func(ctx context.Context, stream io.Reader) error {
@@ -378,8 +378,8 @@ func arguments(s *Spec, mode string) ([]string, error) {
 	if s.Variant != "extract" && s.Variant != "custom" {
 		args = append(args, "--setup-hook="+mergeHook(s.Architecture))
 	}
-	// The last hook of each variant: without an installation there is no
-	// customize hook.
+	// customizeHook must be the last hook. The variant extract has no customize hooks,
+	// because it installs nothing.
 	if s.Variant == "extract" {
 		args = append(args, "--extract-hook="+customizeHook(s.Upstream))
 	} else {
@@ -391,8 +391,8 @@ func arguments(s *Spec, mode string) ([]string, error) {
 	return append(args, "", "-", "-"), nil // suite, target, mirror
 }
 
-// command returns the command that builds s. It depends on nothing in the
-// environment of this process.
+// command returns the command that builds s. It does not depend on the environment of
+// this process.
 func command(ctx context.Context, args []string, s *Spec, o Options, said io.Writer) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/bin/sh", args...)
 	cmd.Env = []string{
@@ -405,8 +405,8 @@ func command(ctx context.Context, args []string, s *Spec, o Options, said io.Wri
 	if o.Log != nil {
 		cmd.Stderr = io.MultiWriter(said, o.Log)
 	}
-	// In a process group of its own, it gets a Ctrl-C at the terminal only once:
-	// from here.
+	// In a separate process group, it gets a Ctrl-C at the terminal only once, from
+	// this process.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second // to unmount and remove its files
@@ -430,13 +430,13 @@ func pack(ctx context.Context, w io.WriterAt, stream io.Reader, epoch time.Time,
 	return stats, err
 }
 
-// mayBeEmpty reports whether the variant installs nothing unless it is named.
+// mayBeEmpty reports whether the variant installs only included packages.
 func (s *Spec) mayBeEmpty() bool { return s.Variant == "extract" || s.Variant == "custom" }
 
 var errNothingInstalled = fmt.Errorf("%w: nothing was installed: the repositories have no essential package", ErrLacks)
 
-// checkInstalled returns an error for an image without packages, which mmdebstrap
-// makes without complaint when the repositories have no essential package.
+// checkInstalled returns an error for an image without packages, which mmdebstrap makes
+// without an error if the repositories have no essential package.
 func (s *Spec) checkInstalled(w io.WriterAt, size int64) error {
 	at, ok := w.(io.ReaderAt)
 	if !ok || s.mayBeEmpty() {
@@ -470,7 +470,8 @@ func mergeHook(arch string) string {
 	return `set -eu; ` +
 		`run() { env --chdir="$root" APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" "$@"; }; ` +
 		`root=$1; run apt-get update -q --error-on=any >&2; ` +
-		// The exit code says nothing about packages that others only depend on.
+		// apt-cache's exit code does not distinguish packages that only occur as
+		// dependencies.
 		`has() { run apt-cache show "$1" 2>/dev/null | grep -qx "Package: $1"; }; ` +
 		`if has usr-is-merged && ! has usrmerge; then ` +
 		`for d in ` + strings.Join(mergedDirs(arch), " ") + `; do mkdir -p "$root/usr/$d"; [ -e "$root/$d" ] || ln -s "usr/$d" "$root/$d"; done; ` +
@@ -498,8 +499,8 @@ func mergedDirs(arch string) []string {
 	return dirs
 }
 
-// fixedFiles writes the host name and an empty resolv.conf, unless packages made
-// them links.
+// fixedFiles writes the host name and an empty resolv.conf, unless packages replaced
+// these files by links.
 const fixedFiles = `mkdir -p "$1/etc"; ` +
 	`for f in hostname resolv.conf; do [ -L "$1/etc/$f" ] || rm -f "$1/etc/$f"; done; ` +
 	`[ -L "$1/etc/hostname" ] || echo ` + HostName + ` > "$1/etc/hostname"; ` +
@@ -531,7 +532,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lackLine is a message of apt's about packages that are not there.
+// lackLine matches apt's messages about missing packages.
 var lackLine = lazyregexp.New(`(?m)^E: (Unable to locate package |Package '.*' has no installation candidate|Version '.*' for '.*' was not found|Unable to correct problems)`)
 
 var errorLine = lazyregexp.New(`(?m)^(E:|W:|dpkg: error|mmdebstrap: ).*$`)

@@ -21,7 +21,7 @@ import (
 // Formats are the formats in which an image can be packed, the default first.
 var Formats = []string{"squashfs", "tar", "oci"}
 
-// packings are how images are packed, by format, as their descriptions say.
+// packings are the names of the packings in descriptions of images, by format.
 var packings = map[string]string{"squashfs": Packing, "tar": "tar pax", "oci": "oci tar"}
 
 // formatOf returns the format of a packing, or "".
@@ -34,8 +34,8 @@ func formatOf(packing string) string {
 	return ""
 }
 
-// ImageName is the name of the image among those of its freeze: the variant, with the
-// format behind it if that is not SquashFS.
+// ImageName is the name of the image among those of its freeze: the variant, followed
+// by the format unless that is SquashFS.
 func (s *Spec) ImageName() string {
 	if s.Format == Formats[0] {
 		return s.Variant
@@ -43,10 +43,10 @@ func (s *Spec) ImageName() string {
 	return s.Variant + "-" + s.Format
 }
 
-// tarPacker writes the root file system as a tar archive whose bytes depend on its
-// files alone: in the order of the stream, which mmdebstrap sorts by name, with
-// numeric owners, times in seconds up to the epoch, and of the extended attributes
-// those that SquashFS keeps.
+// tarPacker writes the root file system as a tar archive whose bytes depend only on its
+// files: in the order of the stream, which mmdebstrap sorts by name, with numeric
+// owners, times in seconds up to the epoch, and the extended attributes that SquashFS
+// supports.
 type tarPacker struct {
 	ctx       context.Context
 	out       *tar.Writer
@@ -94,7 +94,7 @@ func (p *tarPacker) copy(stream io.Reader) error {
 	return err
 }
 
-// header returns the header of an entry without what depends on the machine.
+// header returns the header of an entry without fields that depend on the machine.
 func (p *tarPacker) header(h *tar.Header) (*tar.Header, error) {
 	n := &tar.Header{
 		Typeflag: h.Typeflag, Name: belowRoot(h.Name), Linkname: h.Linkname, Size: h.Size, Mode: h.Mode & 0o7777, Uid: h.Uid, Gid: h.Gid,
@@ -120,13 +120,13 @@ func (p *tarPacker) header(h *tar.Header) (*tar.Header, error) {
 	return n, nil
 }
 
-// keptXattr reports whether SquashFS has a place for an extended attribute.
+// keptXattr reports whether SquashFS supports an extended attribute.
 func keptXattr(name string) bool {
 	prefix, _, _ := strings.Cut(name, ".")
 	return prefix == "user" || prefix == "trusted" || prefix == "security"
 }
 
-// belowRoot removes "./" before a name, but for the root's own.
+// belowRoot removes "./" before a name, except for the root itself.
 func belowRoot(name string) string {
 	if s := strings.TrimPrefix(name, "./"); s != "" {
 		return s
@@ -149,8 +149,8 @@ func packTar(ctx context.Context, w io.Writer, stream io.Reader, s *Spec, o Opti
 
 // packOCI packs the tar stream of mmdebstrap as an image of the Open Container
 // Initiative: a tar archive of an image layout (image-layout.md of its image format
-// specification 1.0) with one uncompressed layer, so that no compressor decides on
-// its bytes.
+// specification 1.0) with one uncompressed layer, so that its bytes do not depend on a
+// compressor.
 func packOCI(ctx context.Context, w io.Writer, stream io.Reader, s *Spec, o Options) error {
 	layer, err := os.CreateTemp(o.TempDir, "snapctl-layer-")
 	if err != nil {
@@ -248,7 +248,7 @@ func (l *layout) add(name string, size int64, data io.Reader) error {
 	return err
 }
 
-// The documents of an OCI image, as far as they are written here.
+// The documents of an OCI image, with the fields that are written here.
 const (
 	ociConfigType   = "application/vnd.oci.image.config.v1+json"
 	ociManifestType = "application/vnd.oci.image.manifest.v1+json"
@@ -271,7 +271,7 @@ type ociPlatform struct {
 	Variant      string `json:"variant,omitempty"`
 }
 
-// ociReference matches the names that podman and docker take as a reference: in lower
+// ociReference matches the names that podman and docker accept as a reference: in lower
 // case, without "~" and "+".
 var ociReference = lazyregexp.New(`^[a-z0-9]+([._-][a-z0-9]+)*$`)
 

@@ -113,12 +113,12 @@ func TestHostile(t *testing.T) {
 			i := handmade(2048, rootDots(), rec("A", 20, 2048, 2, px(0o40755)))
 			i.put(20, dots(20), rec("B", 18, 2048, 2, px(0o40755)))
 			return i
-		}, `directory "a/b": its extent is also that of ".": corrupt ISO 9660 image`, iso9660.ErrCorrupt},
+		}, `directory "a/b": it has the same extent as ".": corrupt ISO 9660 image`, iso9660.ErrCorrupt},
 		{"shared directory", func() *image {
 			i := handmade(2048, rootDots(), rec("A", 20, 2048, 2, px(0o40755)), rec("B", 20, 2048, 2, px(0o40755)))
 			i.put(20, dots(20))
 			return i
-		}, `directory "b": its extent is also that of "a": corrupt ISO 9660 image`, iso9660.ErrCorrupt},
+		}, `directory "b": it has the same extent as "a": corrupt ISO 9660 image`, iso9660.ErrCorrupt},
 		{"slash in name", func() *image {
 			return handmade(2048, rootDots(), rec("A", 20, 0, 0, px(0o100644), nm("../../etc/passwd")))
 		}, `directory ".": file name "../../etc/passwd": corrupt ISO 9660 image`, iso9660.ErrCorrupt},
@@ -149,7 +149,7 @@ func TestHostile(t *testing.T) {
 			`directory ".": "a": record and mode drwxr-xr-x disagree about its type: corrupt ISO 9660 image`, iso9660.ErrCorrupt},
 		{"moved loop", func() *image {
 			return handmade(2048, rootDots(), rec("A", 20, 2048, 0, px(0o40755), su("CL", both32(18)...)))
-		}, `directory "a": its extent is also that of ".": corrupt ISO 9660 image`, iso9660.ErrCorrupt},
+		}, `directory "a": it has the same extent as ".": corrupt ISO 9660 image`, iso9660.ErrCorrupt},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

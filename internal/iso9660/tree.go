@@ -8,7 +8,7 @@ import (
 	"sort"
 )
 
-// pending is a directory that is still to be read.
+// pending is a directory that has not been read yet.
 type pending struct {
 	n     *node
 	rec   record
@@ -111,7 +111,7 @@ func (v *volume) dirData(p pending) ([]byte, error) {
 	}
 	off := v.dataOffset(p.rec)
 	if other, ok := v.visited[off]; ok {
-		return nil, fmt.Errorf("its extent is also that of %q: %w", other, ErrCorrupt)
+		return nil, fmt.Errorf("it has the same extent as %q: %w", other, ErrCorrupt)
 	}
 	v.visited[off] = p.path
 	if p.rec.flags&flagMultiExtent != 0 || p.rec.unit != 0 || p.rec.gap != 0 {

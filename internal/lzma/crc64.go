@@ -12,8 +12,8 @@ import (
 // processor busy.
 const crcLane = 2048
 
-// crcTables have the remainder of each byte at each place among eight bytes, and of each
-// byte of a state after crcLane bytes of zeros.
+// crcTables contain the remainder of each byte at each position among eight bytes, and
+// of each byte of a state after crcLane bytes of zeros.
 type crcTables struct {
 	step, zeros [8][256]uint64
 }

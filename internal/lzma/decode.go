@@ -346,5 +346,6 @@ func copyNear(w []byte, pos, dist, n int) {
 	}
 }
 
-// lengthen has what each small distance lacks to its first multiple that is at least eight.
+// lengthen contains, for each small distance, the difference to its first multiple that
+// is at least eight.
 var lengthen = [8]uint8{1: 7, 2: 6, 3: 6, 4: 4, 5: 5, 6: 6, 7: 7}

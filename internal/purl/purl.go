@@ -1,12 +1,12 @@
-// Package purl parses and writes package URLs (ECMA-427, "purl"), which name
+// Package purl parses and writes package URLs (ECMA-427, "purl"), which identify
 // packages in software bills of materials:
 //
 //	pkg:deb/debian/bash@5.2.15-2?arch=amd64&distro=debian-12
 //	pkg:rpm/fedora/bash@5.2.26-3.fc40?arch=x86_64&epoch=1
 //
-// It knows the rules of deb and rpm; those of other types are packageurl-go's. String writes the
-// canonical form: Parse of it returns the same value, and String of that the same
-// bytes.
+// It implements the rules of deb and rpm; packageurl-go implements those of other
+// types. String writes the canonical form: Parse of it returns the same value, and
+// String of that value the same bytes.
 package purl
 
 import (
@@ -53,8 +53,8 @@ type PURL struct {
 	Subpath    string            // segments joined by "/"; may be empty
 }
 
-// TypeOf returns the type of a package URL, whose rest may break the rules of the type; ok
-// is false if it has none.
+// TypeOf returns the type of a package URL, without checking the rest. ok is false if s
+// has no type.
 func TypeOf(s string) (typ string, ok bool) {
 	scheme, rest, ok := strings.Cut(s, ":")
 	if !ok || !strings.EqualFold(scheme, "pkg") {
@@ -143,16 +143,16 @@ func (p PURL) String() string {
 	return u.ToString()
 }
 
-// Deb returns the name of a Debian package. version includes the epoch; arch is
-// "source" for a source package; namespace is the vendor: "debian". String omits
-// empty qualifiers.
+// Deb returns the package URL of a Debian package. version includes the epoch; arch is
+// "source" for a source package; namespace is the vendor: "debian". String omits empty
+// qualifiers.
 func Deb(namespace, name, version, arch string, qualifiers map[string]string) PURL {
 	q := clone(qualifiers)
 	q[Arch] = arch
 	return PURL{Type: TypeDeb, Namespace: namespace, Name: name, Version: version, Qualifiers: q}
 }
 
-// RPM returns the name of an rpm package. evr is "[epoch:]version-release"; the
+// RPM returns the package URL of an rpm package. evr is "[epoch:]version-release"; the
 // epoch becomes a qualifier. arch is "src" for a source package.
 func RPM(namespace, name, evr, arch string, qualifiers map[string]string) PURL {
 	q := clone(qualifiers)

@@ -1,4 +1,4 @@
-// Package query reads the language in which packages are chosen:
+// Package query parses and matches queries for packages:
 //
 //	bash                          the package of that name; * ? [a-z] as in shells
 //	bash=5.2*                     this version of it
@@ -28,16 +28,16 @@ import (
 	"example.org/snapd/internal/errclass"
 )
 
-// ErrSyntax means that a query cannot be read.
+// ErrSyntax means that a query is malformed.
 var ErrSyntax = errclass.New(errclass.Usage, "the query cannot be read")
 
 const (
 	maxText   = 64 << 10 // bytes of a query
 	maxDepth  = 100      // parentheses and negations within each other
-	maxFields = 20       // fields of control data, which are read anew for each
+	maxFields = 20       // fields of control data, each of which reads the stanza again
 )
 
-// Package is what a query is about.
+// Package is a package to match with a query.
 type Package struct {
 	*api.Package
 	// Field returns a field of the control data. Names are as upstream writes them, in
@@ -47,7 +47,7 @@ type Package struct {
 	Compare func(a, b string) int
 }
 
-// Query is a query that was read. It is safe for concurrent use.
+// Query is a parsed query. It is safe for concurrent use.
 type Query struct {
 	text   string
 	root   node
@@ -55,14 +55,14 @@ type Query struct {
 	bound  bound
 }
 
-// String returns the query as it was written.
+// String returns the query as written.
 func (q *Query) String() string { return q.text }
 
-// Fields reports whether the query asks for fields of control data, beyond what the API
-// shows of a package.
+// Fields reports whether the query uses fields of control data that the API does not
+// return for a package.
 func (q *Query) Fields() bool { return q.fields }
 
-// Match reports whether a package is one of those that are asked for.
+// Match reports whether the query matches a package.
 func (q *Query) Match(p Package) bool { return q.root.match(p) }
 
 type node interface{ match(p Package) bool }
@@ -80,7 +80,7 @@ func (n or) match(p Package) bool  { return n.a.match(p) || n.b.match(p) }
 func (n and) match(p Package) bool { return n.a.match(p) && n.b.match(p) }
 func (n not) match(p Package) bool { return !n.a.match(p) }
 
-// attributes are what can stand before a colon.
+// attributes are the words that can precede a colon.
 var attributes = map[string]func(p Package) []string{
 	"":          func(p Package) []string { return []string{p.Name} },
 	"source":    func(p Package) []string { return []string{source(p)} },
@@ -90,7 +90,8 @@ var attributes = map[string]func(p Package) []string{
 	"mirror":    func(p Package) []string { return []string{p.Mirror} },
 }
 
-// source is the name of the source package; a package that names none has its own.
+// source returns the name of the source package, which is the package's own name if it
+// has no other.
 func source(p Package) string {
 	if p.Source != "" {
 		return p.Source
@@ -102,7 +103,7 @@ func (n attribute) match(p Package) bool {
 	return slices.ContainsFunc(attributes[n.of](p), func(v string) bool { return globs(n.glob, v) })
 }
 
-// globs is path.Match in which a star also stands for slashes. The pattern is good.
+// globs is like path.Match, but a star also matches slashes. The pattern must be valid.
 func globs(pattern, s string) bool {
 	const slash = "\x00"
 	ok, _ := path.Match(strings.ReplaceAll(pattern, "/", slash), strings.ReplaceAll(s, "/", slash))
@@ -145,8 +146,8 @@ func (n field) match(p Package) bool {
 
 func (n field) version() bool { return strings.EqualFold(n.name, "Version") }
 
-// of returns the value of the field. The fields by which packages are listed are there
-// whatever the format.
+// of returns the value of the field. The fields that the API returns for a package
+// exist in every format.
 func (n field) of(p Package) (string, bool) {
 	switch strings.ToLower(n.name) {
 	case "package", "name":
@@ -169,14 +170,14 @@ func (n field) shown() bool {
 	return slices.Contains([]string{"package", "name", "version", "architecture", "source"}, strings.ToLower(n.name))
 }
 
-// Names returns the names that a package must have one of, in order, if the query says
-// so. No package fits a query without names.
+// Names returns, sorted, the only names that matching packages can have. ok is false if
+// the query does not restrict names to a list. If the list is empty, no package
+// matches.
 func (q *Query) Names() (names []string, ok bool) {
 	return q.bound.names, q.bound.listed
 }
 
-// Only reports whether the query asks for the packages with a name and for nothing else, or
-// for one version of them as NAME=VERSION.
+// Only reports whether the whole query is name, which is NAME or NAME=VERSION.
 func (q *Query) Only(name string) bool {
 	name, version, versioned := strings.Cut(name, "=")
 	want := node(attribute{"", name})
@@ -186,11 +187,11 @@ func (q *Query) Only(name string) bool {
 	return q.root == want && !strings.ContainsAny(name+version, `*?[\`)
 }
 
-// Prefix returns what the name of each package that fits begins with.
+// Prefix returns a prefix of the names of all matching packages.
 func (q *Query) Prefix() string { return q.bound.prefix }
 
-// Source returns the name of the source package that each package that fits is built
-// from, if the query says so.
+// Source returns the name of the source package of all matching packages, if the query
+// has one.
 func (q *Query) Source() (name string, ok bool) { return sourceOf(q.root) }
 
 func sourceOf(n node) (name string, ok bool) {
@@ -209,10 +210,10 @@ func sourceOf(n node) (name string, ok bool) {
 	return name, ok
 }
 
-// Places reports whether the query asks for suites or components.
+// Places reports whether the query uses suites or components.
 func (q *Query) Places() bool { return places(q.root) }
 
-// bound says which names of packages may fit a query.
+// bound is a bound on the names of packages that may match a query.
 type bound struct {
 	listed bool     // one of names
 	names  []string // in order
@@ -258,7 +259,7 @@ func oneOf(names []string) bound {
 	return b
 }
 
-// common returns what both strings begin with.
+// common returns the longest common prefix.
 func common(a, b string) string {
 	i := 0
 	for i < min(len(a), len(b)) && a[i] == b[i] {
@@ -281,7 +282,7 @@ func places(n node) bool {
 	return false
 }
 
-// Parse reads a query. It may return ErrSyntax.
+// Parse parses a query. Errors wrap ErrSyntax.
 func Parse(text string) (*Query, error) {
 	if len(text) > maxText {
 		return nil, fmt.Errorf("%w: it has %d bytes, expected at most %d", ErrSyntax, len(text), maxText)
@@ -311,7 +312,7 @@ func (p *parser) blank() {
 	}
 }
 
-// takes skips blanks and, if it comes next, s.
+// takes skips blanks and then s, and reports whether s was there.
 func (p *parser) takes(s string) bool {
 	p.blank()
 	if !strings.HasPrefix(p.text[p.at:], s) {
@@ -373,7 +374,7 @@ func (p *parser) term(depth int) (node, error) {
 	return p.attribute()
 }
 
-// word reads a word or a quoted string. quoted tells which.
+// word reads a word or a quoted string, and reports which.
 func (p *parser) word(what string) (w string, quoted bool, err error) {
 	p.blank()
 	rest := p.text[p.at:]
@@ -426,7 +427,7 @@ func (p *parser) attribute() (node, error) {
 	return field{section, "%", n.glob}, p.count()
 }
 
-// section is a field that can stand before a colon too.
+// section is a field that can also precede a colon.
 const section = "section"
 
 // count counts a field of the control data.
@@ -437,15 +438,15 @@ func (p *parser) count() error {
 	return nil
 }
 
-// glob refuses a pattern that path.Match cannot read.
+// glob returns an error for a pattern that path.Match refuses.
 func (p *parser) glob(g string) error {
 	if _, err := path.Match(g, ""); err != nil || g == "" {
-		return fmt.Errorf("%w: at character %d: the pattern %q is not one", ErrSyntax, p.at+1, g)
+		return fmt.Errorf("%w: at character %d: malformed pattern %q", ErrSyntax, p.at+1, g)
 	}
 	return nil
 }
 
-// field reads what follows the dollar: a name and perhaps (OP VALUE).
+// field reads a field after the dollar: a name, optionally followed by (OP VALUE).
 func (p *parser) field() (node, error) {
 	name, quoted, err := p.word("the name of a field")
 	if err != nil {
@@ -481,7 +482,8 @@ func (p *parser) field() (node, error) {
 	return n, nil
 }
 
-// value reads up to the parenthesis that ends it: a quoted string, or all that is there.
+// value reads a value up to the closing parenthesis: a quoted string, or all characters
+// before it.
 func (p *parser) value() (string, error) {
 	p.blank()
 	if strings.HasPrefix(p.text[p.at:], `"`) {

@@ -74,12 +74,12 @@ func TestSyntax(t *testing.T) {
 		"$Version ()":                   `expected a value, found ")"`,
 		"$Version (> 2)":                `expected <<, <=, =, !=, >=, >> or a value, found "> 2)"`,
 		"$Version (>= 2":                "expected ), found the end",
-		"[a":                            `the pattern "[a" is not one`,
+		"[a":                            `malformed pattern "[a"`,
 		`"a`:                            "at character 1: a quotation mark without an end",
 		"origin:x":                      `"origin" before a colon: expected source, arch, section, suite, component or mirror`,
 		":x":                            `"" before a colon`,
 		"source:":                       "expected what source: is to be, found the end",
-		`""`:                            `the pattern "" is not one`,
+		`""`:                            `malformed pattern ""`,
 		"$a:b":                          `"a:b" is not the name of a field`,
 		strings.Repeat("(", 200):        "more than 100 parentheses",
 		strings.Repeat("!", 200):        "more than 100 parentheses",
@@ -87,7 +87,7 @@ func TestSyntax(t *testing.T) {
 		strings.Repeat("$a|", 21) + "b": "more than 20 fields",
 		strings.Repeat("section:a|", 20) + "section:b": "more than 20 fields",
 		"section:":  "expected what section: is to be, found the end",
-		"section:[": `the pattern "[" is not one`,
+		"section:[": `malformed pattern "["`,
 		"a & & b":   `expected a package, found "& b"`,
 	} {
 		if _, err := query.Parse(q); !errors.Is(err, query.ErrSyntax) || !strings.Contains(err.Error(), want) {

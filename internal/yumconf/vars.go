@@ -101,8 +101,8 @@ var (
 	majorVersion = []string{"rhel", "centos", "rocky", "almalinux", "ol", "scientific", "eurolinux", "virtuozzo", "cloudlinux", "miraclelinux", "circle"}
 )
 
-// releaseOf returns what dnf on a machine uses as $releasever: the version of a
-// distribution that uses rpm, otherwise nothing.
+// releaseOf returns dnf's $releasever on a machine: the version of a distribution that
+// uses rpm, and otherwise "".
 func releaseOf(root fs.FS) (string, error) {
 	var id, version string
 	for _, name := range []string{"etc/os-release", "usr/lib/os-release"} {

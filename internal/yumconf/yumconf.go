@@ -1,5 +1,5 @@
-// Package yumconf reads and writes the .repo files of yum and dnf (dnf.conf(5)): which
-// repositories a machine uses and with which keys, and how to make it use another.
+// Package yumconf reads and writes the .repo files of yum and dnf (dnf.conf(5)), which
+// contain the repositories of a machine and their keys.
 package yumconf
 
 import (
@@ -54,7 +54,7 @@ type Repo struct {
 	Exclude []string // globs: excludepkgs, exclude
 	Include []string // globs: includepkgs
 
-	// BadLogin says why a login cannot be used; "" if it can.
+	// BadLogin is the reason why a login cannot be used, or "".
 	BadLogin string
 	// Unknown lists variables without a value, sorted.
 	Unknown []string
@@ -261,8 +261,8 @@ func (r *Repo) login(user, password string) {
 	take(&r.Mirrorlist, false)
 }
 
-// Unmirrorable says why the repository cannot be mirrored as it is configured; "" if it
-// can.
+// Unmirrorable returns the reason why the repository cannot be mirrored as it is
+// configured, or "".
 func (r *Repo) Unmirrorable() string {
 	switch {
 	case !r.Enabled:

@@ -13,7 +13,8 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// A socket that is closed to the user is not one that nobody answers on.
+// The error for a socket that the user may not open differs from that for a socket on
+// which nothing answers.
 func TestClosedSocket(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may use every socket")

@@ -11,8 +11,8 @@ import (
 	"example.org/snapd/client"
 )
 
-// A release job on another machine freezes what a build downloaded and moves a
-// channel to it.
+// A release job on another machine freezes the packages that a build downloaded, and
+// moves a channel to the freeze.
 func Example() {
 	ctx := context.Background()
 	token, err := os.ReadFile("release.token")

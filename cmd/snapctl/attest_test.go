@@ -23,15 +23,15 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// attestSample is how the walk runs attest.
+// attestSample is the sample run of attest.
 var attestSample = sampleRun{
 	args:    []string{"4.1", "--image", "DIR/recorded.squashfs", "--key", "DIR/key.asc"},
 	options: map[string]string{"image": "DIR/recorded.squashfs", "key": "DIR/key.asc", "variant": "apt", "tool": "dpkg=1", "output": "DIR/out.json"},
 	base:    map[string][]string{"image": {"4.1", "--key", "DIR/key.asc"}, "key": {"4.1", "--image", "DIR/recorded.squashfs"}},
 }
 
-// attestedWorld adds answers about attestations of 4.1 by testKey: of the image that is
-// recorded, which rebuild makes, and of another one that udf advertises.
+// attestedWorld adds answers with attestations of 4.1 by testKey: of the recorded
+// image, which rebuild makes, and of another image, which udf offers.
 func attestedWorld(t *testing.T, x *tester, dir, recorded string) {
 	t.Helper()
 	s, err := sign.NewSigner(testKey)
@@ -81,7 +81,8 @@ func attestedWorld(t *testing.T, x *tester, dir, recorded string) {
 	x.fake.answers["attest/list"] = api.AttestationList{Name: "4.1", Manifest: digest, Attestations: []api.Attestation{one}}
 }
 
-// What snapd proposes is not signed unless it is about what was built here.
+// A statement that snapd proposes is not signed unless it describes the image that was
+// built here.
 func TestAttestRefusesProposal(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -122,7 +123,7 @@ func TestAttestRefusesAdditions(t *testing.T) {
 	}
 }
 
-// Nothing is advertised that too few builders confirm, and nothing is written.
+// udf writes nothing if too few builders confirm an image.
 func TestUDFUnconfirmed(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -134,7 +135,7 @@ func TestUDFUnconfirmed(t *testing.T) {
 	if o.Exit != 4 || !strings.Contains(o.Err, "too few builders confirm the image: expected 1, found 0 (none)") {
 		t.Errorf("exit %d: %s", o.Exit, o.Err)
 	}
-	// The configuration asks for the same.
+	// The configuration has the same requirement.
 	write(t, filepath.Join(dir, "udf.toml"), "data_dir = \"data\"\n[signing]\nkey_file = \"key.asc\"\nbuilders = \"builders\"\nthreshold = 1\n")
 	configured := append([]string{"--config", filepath.Join(dir, "udf.toml"), "iuk", "udf"}, args...)
 	if o := x.run(dir, configured...); o.Exit != 4 || !strings.Contains(o.Err, "expected 1, found 0 (none)") {
@@ -190,8 +191,8 @@ func linkOf(file string) []byte {
 	return fmt.Appendf(nil, `{"signed":%s,"signatures":[{"keyid":"1","sig":"%x"}]}`, signed, ed25519.Sign(rebuilderKey, []byte(signed)))
 }
 
-// Attestations that are about the files of the freeze are kept, each once, and those of
-// others are counted.
+// Attestations of files of the freeze are kept, each once; those of other files are
+// only counted.
 func TestAttestFetch(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -211,7 +212,7 @@ func TestAttestFetch(t *testing.T) {
 	if d := cmp.Diff([]api.FetchedRebuilder{{Name: "one", Packages: 2, Found: 1, Other: 1}}, r.Rebuilders); d != "" || len(r.Files) != 1 {
 		t.Errorf("(-want +got):\n%s%+v", d, r.Files)
 	}
-	// What is kept already is not sent again.
+	// Attestations that snapd has already are not sent again.
 	link, err := attest.ParseLink(linkOf(digest))
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +226,7 @@ func TestAttestFetch(t *testing.T) {
 	if o.Exit != 0 || !strings.HasSuffix(o.Out, "nothing new\n") || slices.ContainsFunc(o.Requests, func(r string) bool { return strings.Contains(r, "attest/rebuilds") }) {
 		t.Errorf("exit %d: %s%s%v", o.Exit, o.Out, o.Err, o.Requests)
 	}
-	// A rebuilder that does not answer as one.
+	// A server that is not a rebuilder.
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") }))
 	t.Cleanup(broken.Close)
 	write(t, filepath.Join(dir, "broken"), "rebuilder one "+broken.URL+"\n"+rebuilderPEM(t))

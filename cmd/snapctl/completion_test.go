@@ -59,15 +59,15 @@ func TestComplete(t *testing.T) {
 			t.Errorf("%q: %q, expected %q (exit %d, %s)", c.words, got, c.want, o.Exit, o.Err)
 		}
 	}
-	// No daemon: nothing to offer, and no error.
+	// Without a daemon, there are no candidates and no error.
 	x.env["SNAPCTL_SOCKET"] = "/nonexistent/socket"
 	if o := x.run("", "__complete", "--", "show", ""); o.Exit != 0 || o.Out != "" || o.Err != "" {
 		t.Errorf("%+v", o)
 	}
 }
 
-// TestShells has real shells complete with the scripts. Long because it has a
-// driver for each shell.
+// TestShells tests the scripts with real shells. Long because it has a driver for each
+// shell.
 func TestShells(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -128,7 +128,7 @@ func TestShells(t *testing.T) {
 		}
 	})
 	t.Run("zsh", func(t *testing.T) {
-		// The widgets that take candidates are replaced by ones that print them.
+		// Replace the widgets that receive candidates by functions that print them.
 		for line, want := range map[string][]string{
 			"snapctl rec":                   {"record"},
 			"snapctl show debian@l":         {"debian@latest"},
@@ -146,7 +146,7 @@ words=("${(@s: :)1}"); CURRENT=$#words; _snapctl`
 	})
 }
 
-// TestMan has groff read every page with all its warnings.
+// TestMan checks every page with groff and all its warnings.
 func TestMan(t *testing.T) {
 	x := newTester(t)
 	dir := t.TempDir()
@@ -168,7 +168,7 @@ func TestMan(t *testing.T) {
 			t.Errorf("%s: %v\n%s", filepath.Base(p), err, said.String())
 		}
 	}
-	// The same page every time.
+	// The page is the same every time.
 	if a, b := x.run("", "man"), x.run("", "man"); a.Out != b.Out || strings.Contains(a.Out, "2026-11-22 ") {
 		t.Error("the page depends on when it was made")
 	}

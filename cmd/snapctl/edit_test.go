@@ -64,7 +64,7 @@ func TestEditMirror(t *testing.T) {
 	}
 }
 
-// A server elsewhere does not choose a file of this machine: nothing is asked of it.
+// A remote server cannot choose a file of this machine, so no request is sent to it.
 func TestEditElsewhere(t *testing.T) {
 	x, file := editor(t, editFile)
 	for _, args := range [][]string{
@@ -96,7 +96,7 @@ func TestEditRefusedBySnapd(t *testing.T) {
 	}
 }
 
-// Where snapd does not answer a reload, it may use the new file: that stays.
+// If snapd does not answer a reload, it may use the new file, which is therefore kept.
 func TestEditWithoutAnswer(t *testing.T) {
 	x, file := editor(t, editFile)
 	x.fake.set(func() { x.fake.answers["reload"] = errHangUp })
@@ -109,7 +109,7 @@ func TestEditWithoutAnswer(t *testing.T) {
 	}
 }
 
-// Of two edits at a time, neither is lost, and neither fails.
+// Two concurrent edits both succeed, and neither is lost.
 func TestEditTwice(t *testing.T) {
 	for range 20 {
 		file := filepath.Join(t.TempDir(), "config.toml")
@@ -136,7 +136,7 @@ func TestEditTwice(t *testing.T) {
 	}
 }
 
-// A file that cannot be written or found is answered with the lines to write.
+// If the file cannot be written or found, the lines to write are printed.
 func TestEditByHand(t *testing.T) {
 	x, file := editor(t, editFile)
 	x.fake.set(func() { x.fake.answers["status"] = api.Status{ConfigFile: "/nowhere/config.toml"} })
@@ -181,7 +181,7 @@ func TestEditStopped(t *testing.T) {
 	if o := x.run(t.TempDir(), "--config", file, "mirror", "rm", "fedora"); o.Exit != 2 && o.Exit != 1 {
 		t.Errorf("a mirror that is gone: exit %d, %s", o.Exit, o.Err)
 	}
-	// Another file than snapd's is not changed.
+	// A file that snapd does not use is not changed.
 	other := filepath.Join(t.TempDir(), "other.toml")
 	if err := os.WriteFile(other, []byte(editFile), 0o600); err != nil {
 		t.Fatal(err)
@@ -192,7 +192,7 @@ func TestEditStopped(t *testing.T) {
 	}
 }
 
-// A mirror that a running build records is not taken away.
+// A mirror that a running recording uses is not removed.
 func TestEditRecording(t *testing.T) {
 	x, file := editor(t, editFile)
 	x.fake.set(func() {

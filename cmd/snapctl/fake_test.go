@@ -25,10 +25,10 @@ import (
 	"example.org/snapd/internal/squashfs"
 )
 
-// errHangUp is an answer that does not come: the connection is closed.
+// errHangUp as an answer closes the connection without one.
 var errHangUp = errors.New("hang up")
 
-// fakeSnapd answers on a control socket and notes what it is asked.
+// fakeSnapd answers on a control socket and records the requests.
 type fakeSnapd struct {
 	socket string
 
@@ -174,14 +174,14 @@ func received(r *http.Request) (body []byte, files []string) {
 	}
 }
 
-// set changes what is answered.
+// set changes the answers.
 func (f *fakeSnapd) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	change()
 }
 
-// asked gives the requests since the last call.
+// asked returns the requests since the last call.
 func (f *fakeSnapd) asked() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -190,7 +190,7 @@ func (f *fakeSnapd) asked() []string {
 	return out
 }
 
-// outcome is all that one run of snapctl did, as far as anyone can see.
+// outcome is everything observable about one run of snapctl.
 type outcome struct {
 	Exit     int
 	Out, Err string
@@ -219,7 +219,8 @@ func newTester(t *testing.T) *tester {
 	}
 }
 
-// run runs snapctl; dir's files are part of the outcome, with DIR for its name.
+// run runs snapctl. The files in dir are part of the outcome, in which DIR replaces its
+// name.
 func (x *tester) run(dir string, args ...string) outcome {
 	x.t.Helper()
 	return x.runCtx(x.t.Context(), dir, args...)
@@ -258,7 +259,7 @@ func (x *tester) runCtx(ctx context.Context, dir string, args ...string) outcome
 	return o
 }
 
-// fakeBuilder makes images that hold their spec.
+// fakeBuilder makes images that contain their spec.
 var fakeBuilder = builder{
 	architecture: func(context.Context) (string, error) { return "amd64", nil },
 	tools: func(context.Context) (image.Tools, error) {
@@ -281,7 +282,7 @@ var fakeBuilder = builder{
 	},
 }
 
-// fakeEnvironments run a command that writes down its surroundings.
+// fakeEnvironments run a command that writes its settings to its output.
 var fakeEnvironments = environments{
 	cpus:  func() int { return 4 },
 	check: func(context.Context) error { return nil },

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestHelp holds every verb's help against its definition.
+// TestHelp compares every verb's help with its definition.
 func TestHelp(t *testing.T) {
 	x := newTester(t)
 	var walk func(v *verb, path []string)

@@ -56,9 +56,9 @@ import (
 	"example.org/snapd/internal/yumconf"
 )
 
-// hintCase is an error as a user meets it, and the hint beside it.
+// hintCase is an error as users see it, with its hint.
 type hintCase struct {
-	sentinel string // the one that decides
+	sentinel string // that determines the hint
 	err      error
 	local    bool // found by snapctl itself, not by snapd
 	verb     string
@@ -66,9 +66,9 @@ type hintCase struct {
 	hint     string
 }
 
-// hintCases has the hint that users see for each sentinel error of the program. A
-// hint must follow from this error and not only from its code; "" means no hint. A
-// sentinel that is always wrapped in another one is wrapped here too.
+// hintCases contains the hint that users see for each sentinel error of the program. A
+// hint must apply to this error and not only to its code; "" means no hint. A sentinel
+// that is always wrapped in another one is wrapped here too.
 var hintCases = []hintCase{
 	// A sync that failed.
 	{sentinel: "repo.ErrRollback", err: repo.ErrRollback, verb: "sync", exit: 4, hint: "nothing was changed and the last snapshot is still served; if upstream really went back, accept its older state once with: snapctl sync debian --accept-rollback"},
@@ -133,7 +133,7 @@ var hintCases = []hintCase{
 	{sentinel: "acquire.ErrNoSpace", err: acquire.ErrNoSpace, verb: "sync", exit: 1, hint: "see what can be removed with: snapctl gc --dry-run"},
 	{sentinel: "config.ErrUnknownMirror", err: config.ErrUnknownMirror, verb: "sync", exit: 1, hint: "snapctl mirror list"},
 
-	// What is stored.
+	// The store.
 	{sentinel: "acquire.ErrCorruptBlob", err: acquire.ErrCorruptBlob, verb: "freeze", exit: 4, hint: "look for damaged blobs and download them again with: snapctl fsck --repair"},
 	{sentinel: "cas.ErrCorrupt", err: cas.ErrCorrupt, verb: "export", exit: 4, hint: "look for damaged blobs and download them again with: snapctl fsck --repair"},
 	{sentinel: "cas.ErrMismatch", err: cas.ErrMismatch, verb: "import", exit: 4, hint: "nothing was imported; list the faults with: snapctl verify debian"},
@@ -250,7 +250,7 @@ var hintCases = []hintCase{
 	{sentinel: "client.ErrClearToken", err: client.ErrClearToken, local: true, verb: "list", exit: 1},
 	{sentinel: "client.ErrRedirected", err: client.ErrRedirected, local: true, verb: "list", exit: 1},
 
-	// What snapctl finds itself.
+	// Errors that snapctl finds itself.
 	{sentinel: "regfile.ErrNotRegular", err: regfile.ErrNotRegular, local: true, verb: "iuk verify", exit: 1, hint: "expected a regular file: copy the content into one"},
 	{sentinel: "fs.ErrPermission", err: fs.ErrPermission, local: true, verb: "iuk verify", exit: 1},
 	{sentinel: "client.ErrNoDaemon", err: client.ErrNoDaemon, local: true, verb: "list", exit: 1, hint: "start snapd with: snapd --config config.toml (snapctl init --from-apt writes one), or give its socket with --socket"},
@@ -341,7 +341,7 @@ func TestHints(t *testing.T) {
 	}
 	for _, s := range sentinels {
 		switch {
-		case strings.HasPrefix(s, "backup."), strings.HasPrefix(s, "daemon."), strings.HasPrefix(s, "migrate."): // told by snapd itself: see cmd/snapd
+		case strings.HasPrefix(s, "backup."), strings.HasPrefix(s, "daemon."), strings.HasPrefix(s, "migrate."): // printed by snapd itself: see cmd/snapd
 		case !seen[s]:
 			t.Errorf("%s has no row: say with which hint users meet it", s)
 		}

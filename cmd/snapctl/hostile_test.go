@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// hostileEntries makes one of each kind of file that is no regular one, and a
-// sparse file of 20 GiB, and returns their paths by kind.
+// hostileEntries makes a file of each kind except regular ones, and a sparse file of 20
+// GiB, and returns their paths by kind.
 func hostileEntries(t *testing.T) map[string]string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "hostile") // short: a socket's path is bounded
@@ -50,8 +50,8 @@ func hostileEntries(t *testing.T) map[string]string {
 	return out
 }
 
-// Each command that reads a file refuses what is no regular file, or is larger
-// than any of its kind, at once, and names it.
+// Each command that reads a file immediately refuses, by name, one that is not a
+// regular file or is larger than any real one.
 func TestHostileFiles(t *testing.T) {
 	entries := hostileEntries(t)
 	dir := t.TempDir()
@@ -66,7 +66,7 @@ func TestHostileFiles(t *testing.T) {
 	}
 	for _, c := range []struct {
 		args  string // FILE stands for the entry
-		giant bool   // a large regular file may be what is meant
+		giant bool   // a large regular file is valid
 	}{
 		{args: "freeze 4.1 --manifest FILE"},
 		{args: "record show x --status FILE"},
@@ -121,8 +121,8 @@ func TestHostileFiles(t *testing.T) {
 	}
 }
 
-// giantExport is a directory whose manifest lists a package of 1 TiB that is
-// there, as a sparse file: hashing it takes minutes.
+// giantExport is a directory whose manifest lists a package of 1 TiB, which exists as a
+// sparse file. Hashing it takes minutes.
 func giantExport(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -7,7 +7,7 @@ import (
 	"testing/fstest"
 )
 
-// The release of a machine is that of its own files alone, and only where it is a
+// The release of a machine applies only to its own files, and only if it is a
 // distribution that uses rpm.
 func TestReleaseOfMachine(t *testing.T) {
 	const repo = "[x]\nbaseurl=https://mirror.example.org/$releasever/$arch/$basearch\ngpgcheck=1\ngpgkey=file:///etc/key.asc\n"

@@ -9,8 +9,8 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// The keys of logs named after loopback addresses are not remembered: two servers
-// that were tried out on one machine are no forgery.
+// The keys of logs named after loopback addresses are not remembered, because two test
+// servers on one machine are not a forgery.
 func TestPinLog(t *testing.T) {
 	state := t.TempDir()
 	c := &call{p: &program{getenv: func(k string) string { return map[string]string{"XDG_STATE_HOME": state}[k] }}}

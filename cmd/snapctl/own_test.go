@@ -29,7 +29,7 @@ func TestOwnChange(t *testing.T) {
 	}
 }
 
-// A dry run of a sync says which suites changed, and makes no snapshot.
+// A dry run of a sync prints which suites changed, and makes no snapshot.
 func TestSyncDryRun(t *testing.T) {
 	x := newTester(t)
 	x.fake.set(func() {

@@ -15,8 +15,8 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// snapctl asks the server that --server or the environment names, with the token of
-// the file, and sends no token where others could read it.
+// snapctl sends requests to the server that --server or the environment names, with the
+// token in the file, and never sends a token unencrypted.
 func TestServer(t *testing.T) {
 	x := newTester(t)
 	x.fake.set(func() { x.fake.answers["mirror/list"] = api.MirrorList{Mirrors: []api.MirrorStatus{}} })
@@ -85,9 +85,9 @@ func TestServer(t *testing.T) {
 	}
 }
 
-// An export from another machine is beside its directory until it is whole. It removes
-// nothing that it did not make, and nothing of another export to the same directory. Long
-// because of its table of cases.
+// An export from another machine is written beside its directory until it is complete.
+// It removes neither files that it did not write nor those of another export to the
+// same directory. Long because of its table of cases.
 func TestExportHere(t *testing.T) {
 	x := newTester(t)
 	var during func() // the first answer

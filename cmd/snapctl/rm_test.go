@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// terminal opens a pseudoterminal: what is typed at user is read from tty.
+// terminal opens a pseudoterminal. Input written to user can be read from tty.
 func terminal(t *testing.T) (user, tty *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -60,7 +60,7 @@ func TestRemovalAsks(t *testing.T) {
 	}
 }
 
-// Without a terminal --yes is needed, and of snapshots never.
+// Without a terminal, removing a freeze needs --yes; removing a snapshot never does.
 func TestRemovalWithoutTerminal(t *testing.T) {
 	x := newTester(t)
 	x.stdin = "y\n"
@@ -76,7 +76,7 @@ func TestRemovalWithoutTerminal(t *testing.T) {
 	}
 }
 
-// The help of verify says what is checked without --deep.
+// The help of verify describes the checks without --deep.
 func TestVerifyHelp(t *testing.T) {
 	o := newTester(t).run("", "help", "verify")
 	text := strings.Join(strings.Fields(o.Out), " ")

@@ -13,8 +13,8 @@ import (
 	"example.org/snapd/internal/buildenv"
 )
 
-// What is wrong with a call of run is said before anything is made, and nothing is
-// left behind.
+// run reports errors in its arguments before it makes anything, and leaves no files
+// behind.
 func TestRunRefuses(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -81,8 +81,8 @@ func TestRunRefuses(t *testing.T) {
 	}
 }
 
-// A directory is that of one run, which removes only what it made there. Other users
-// cannot reach what it works with.
+// Only one run uses an output directory, and removes only the files that it made there.
+// Other users cannot access its working files.
 func TestRunOutput(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -124,7 +124,8 @@ func TestRunOutput(t *testing.T) {
 			t.Errorf("left: %v, %v", entries, err)
 		}
 	}
-	// What would replace something fails, and is taken back.
+	// An output that would replace a file is an error, and the outputs are removed
+	// again.
 	if err := os.RemoveAll(outer); err != nil {
 		t.Fatal(err)
 	}
@@ -149,8 +150,7 @@ func TestRunOutput(t *testing.T) {
 	}
 }
 
-// The exit status of the command is that of snapctl, and 4 if a check finds
-// differences.
+// snapctl ends with the exit status of the command, or 4 if a check finds differences.
 func TestRunExit(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)

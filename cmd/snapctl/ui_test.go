@@ -54,7 +54,7 @@ func TestSignal(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	// Progress comes when it happens, not at the end.
+	// Progress is printed as it happens, not at the end.
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || !strings.Contains(line, `"phase":"indices"`) {
 		t.Errorf("%q, %v", line, err)
@@ -66,7 +66,7 @@ func TestSignal(t *testing.T) {
 	}
 }
 
-// snapctl is the program as a process, asking x's snapd.
+// snapctl returns a command that runs the program as a process with x's snapd.
 func snapctl(t *testing.T, x *tester, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), programPath(t), args...)
@@ -74,7 +74,7 @@ func snapctl(t *testing.T, x *tester, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// programPath is the path of a snapctl: this test binary under that name.
+// programPath returns the path of a snapctl, which is this test binary under that name.
 func programPath(t *testing.T) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -216,7 +216,7 @@ func TestRebuild(t *testing.T) {
 	if o := x.run(dir, "rebuild", "4.1"); o.Exit != 0 || !strings.HasPrefix(o.Out, "4.1: equal, sha256:") {
 		t.Errorf("exit %d: %s%s", o.Exit, o.Out, o.Err)
 	}
-	// An image that has other files, made with another apt.
+	// An image with other files, made with another apt.
 	list := x.fake.answers["image/list"].(api.ImageList)
 	img := &list.Images[2]
 	img.SHA256, _ = fileDigest(filepath.Join(dir, "new.squashfs"))
@@ -236,12 +236,12 @@ func TestRebuild(t *testing.T) {
 	if o.Err != wantErr {
 		t.Error(cmp.Diff(wantErr, o.Err))
 	}
-	// What differs is sent along with the attestation.
+	// The differences are sent with the attestation.
 	o = x.run(dir, "rebuild", "4.1", "--attest", "--key", filepath.Join(dir, "key.asc"))
 	if o.Exit != 4 || !regexp.MustCompile(`(?m)^differences on the page /freeze/4\.1/comparison/[0-9a-f]{64} of the server$`).MatchString(o.Out) {
 		t.Errorf("exit %d: %s%s", o.Exit, o.Out, o.Err)
 	}
-	// One that was not built here.
+	// An image that was not built here.
 	img.How = nil
 	if o := x.run(dir, "rebuild", "4.1"); o.Exit != 1 || !strings.Contains(o.Err, "hint: snapd can only rebuild images that it built") {
 		t.Errorf("exit %d: %s", o.Exit, o.Err)
@@ -251,8 +251,8 @@ func TestRebuild(t *testing.T) {
 	}
 }
 
-// TestWords holds what people read against what it is about. Long because of its
-// table.
+// TestWords compares the output for people with the results that it describes. Long
+// because of its table.
 func TestWords(t *testing.T) {
 	x := newTester(t)
 	at := time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
@@ -263,7 +263,7 @@ func TestWords(t *testing.T) {
 		exit       int
 		out, err   string
 	}{
-		// An error of upstream's does not tear the table apart.
+		// An error from upstream does not break the table.
 		{"mirrors", "mirror/list", api.MirrorList{Mirrors: []api.MirrorStatus{
 			{Name: "debian", Type: "deb", Snapshots: 1, Latest: "debian@20261122T160000Z", Checked: &at},
 			{Name: "gone", Type: "deb", Checked: &at, Error: "fetch dists/stable/InRelease: upstream unavailable"},
@@ -282,7 +282,7 @@ func TestWords(t *testing.T) {
 			"debian: warning: suite stable: Release has no Date",
 			"",
 		}, "\n"), ""},
-		// All fields are one table.
+		// All fields are in one table.
 		{"a status", "status", api.Status{Version: "1", ImageBytes: 3000, KitBytes: 2000, Quarantined: 2, Log: &api.LogStatus{Origin: "h/log", Size: 3, Witnessed: "1/2"}}, []string{"status"}, 0, strings.Join([]string{
 			"Version:      1",
 			"Free:         0 B (syncs stop below 0 B)",
@@ -319,7 +319,7 @@ func TestWords(t *testing.T) {
 			{Source: "new", Kind: "added", New: []string{"2"}, Count: 1}, {Source: "old", Kind: "removed", Old: []string{"1"}, Count: 2}, {Source: "up", Kind: "upgraded", Old: []string{"1"}, New: []string{"2"}, Count: 1},
 		}}, []string{"diff", "a", "b"}, 0,
 			"Added: 1\n  new:amd64  2  m\nBy source package: 3\n  new  added     2       1 package\n  old  removed   1       2 packages\n  up   upgraded  1 -> 2  1 package\n", ""},
-		// What was resolved needs no look; a digest that differs does.
+		// Resolved entries are not listed, but different digests are.
 		{"a refused freeze", "freeze", &api.Error{Code: api.CodeMissing, Message: "missing: 1 entry", Exit: api.ExitFailed, Detail: api.FreezeResult{Report: &api.Report{Resolved: 1, Missing: 1, Entries: []api.ReportEntry{
 			{Manifest: "m", Line: 1, Entry: "a=1", State: "resolved", By: "version"}, {Manifest: "m", Line: 2, Entry: "b=1", State: "missing", Reason: "b_1.deb has 5 bytes, expected 6"},
 		}}}}, []string{"freeze", "x"}, 1,
@@ -331,7 +331,8 @@ func TestWords(t *testing.T) {
 		}}}}, []string{"freeze", "x", "--dry-run"}, 1,
 			"Entries: 0 resolved (0 in several places), 0 ambiguous, 1 missing\nSTATE    ENTRY  BY  MANIFEST  PLACES\nmissing  b=1    -   m:2       -\n",
 			"snapctl: error: missing: 1 entry\nsnapctl: hint: import an older state that has them with snapctl sync M --from-url URL --as T, record them as missing with --allow-missing, or leave out source packages with --no-sources\n"},
-		// A hint of this very error counts, and the snapshot that has an entry is named.
+		// A hint in the error itself takes precedence, and the snapshot that has an
+		// entry is named.
 		{"an entry of an older snapshot", "freeze", &api.Error{Code: api.CodeMissing, Message: "missing: 1 entry", Hint: "freeze from it, too: --mirror debian --mirror debian@20261122T160000Z", Exit: api.ExitFailed,
 			Detail: api.FreezeResult{Report: &api.Report{Missing: 1, Entries: []api.ReportEntry{{Manifest: "m", Line: 1, Entry: "b=1", State: "missing", Snapshot: "debian@20261122T160000Z"}}}}},
 			[]string{"freeze", "x"}, 1,
@@ -367,7 +368,8 @@ func TestWords(t *testing.T) {
 	}
 }
 
-// What a dry run of a collection says cannot be taken for something done.
+// The output of a dry run of a garbage collection cannot be mistaken for that of a real
+// one.
 func TestGCWords(t *testing.T) {
 	x := newTester(t)
 	r := api.GCResult{Snapshots: []string{"debian@20261122T160000Z"}, Blobs: 1, Bytes: 10, Purged: 2, PurgedBytes: 2048}
@@ -383,7 +385,7 @@ func TestGCWords(t *testing.T) {
 	}
 }
 
-// An imported freeze, whose mirror is not configured, makes images, too.
+// Images can also be built from an imported freeze, whose mirror is not configured.
 func TestImageOfImportedFreeze(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -396,7 +398,7 @@ func TestImageOfImportedFreeze(t *testing.T) {
 	}
 }
 
-// The file of an image that is being built has a name that is nobody else's.
+// The file of an image that is being built has a unique name.
 func TestImageBesideOthers(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -408,7 +410,7 @@ func TestImageBesideOthers(t *testing.T) {
 	}
 }
 
-// TestBuildPhases: what mmdebstrap says becomes progress.
+// TestBuildPhases checks that mmdebstrap's messages are converted to progress.
 func TestBuildPhases(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -424,8 +426,8 @@ func TestBuildPhases(t *testing.T) {
 	}
 }
 
-// TestAdvice: every row of the table is reached by its error, wherever that
-// comes from.
+// TestAdvice checks that each row of the table is used for its error, from snapd or
+// from snapctl.
 func TestAdvice(t *testing.T) {
 	for _, a := range advices {
 		l := &line{path: []*verb{{}}, args: []string{"the name"}}
@@ -444,7 +446,7 @@ func TestAdvice(t *testing.T) {
 			t.Errorf("%v of %q: exit %d, %q, expected %d, %q", err, a.verb, exit, got, a.exit, hint)
 		}
 	}
-	// snapd's own exit code counts.
+	// snapd's own exit code takes precedence.
 	if exit, _ := explain(&api.Error{Code: api.CodeInternal, Exit: api.ExitPartial}, &line{path: []*verb{{}}}); exit != api.ExitPartial {
 		t.Errorf("exit %d", exit)
 	}
@@ -453,7 +455,7 @@ func TestAdvice(t *testing.T) {
 	}
 }
 
-// TestIUKVerifyFails holds a kit against images that it is not for.
+// TestIUKVerifyFails verifies a kit with images that it is not for.
 func TestIUKVerifyFails(t *testing.T) {
 	x := newTester(t)
 	dir := world(t, x)
@@ -469,8 +471,8 @@ func TestIUKVerifyFails(t *testing.T) {
 	}
 }
 
-// TestSourceDateEpoch: the same images and time make the same kit, another
-// time another one.
+// TestSourceDateEpoch checks that equal images and times make equal kits, and another
+// time makes another kit.
 func TestSourceDateEpoch(t *testing.T) {
 	x := newTester(t)
 	kit := func() string {
@@ -539,8 +541,8 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-// runOnTerminal runs cmd with a pseudo-terminal as standard error and gives
-// what was written there.
+// runOnTerminal runs cmd with a pseudo-terminal as standard error, and returns the text
+// that was written to it.
 func runOnTerminal(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)

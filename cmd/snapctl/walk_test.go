@@ -62,14 +62,14 @@ var (
 	digest2 = strings.Repeat("cd", 32)
 )
 
-// sample is how the walk runs one verb.
+// sampleRun describes how the walk runs one verb.
 type sampleRun struct {
 	args []string // DIR stands for the run's directory
 	// options are values for each option of the verb; "" for a switch.
 	options map[string]string
-	// base replaces args where an option needs others.
+	// base replaces args for options that need others.
 	base map[string][]string
-	// fails is set where the plain run does not end with 0.
+	// exit is the exit code of the plain run.
 	exit int
 }
 
@@ -253,10 +253,11 @@ var udfArgs = []string{
 
 const kitName = "Tails_amd64_4.0_to_4.1.iuk"
 
-// fixtureSpec is what recorded.squashfs was built from.
+// fixtureSpec is the spec that recorded.squashfs was built from.
 var fixtureSpec = image.Spec{Variant: "apt", Architecture: "amd64", Epoch: day, Upstream: "deb http://deb.example.org/debian bookworm main\n"}
 
-// fixtureFiles makes, once, two images, one as image build makes it, and a kit.
+// fixtureFiles makes, only once, two images, one of which is like those of image build,
+// and a kit.
 func fixtureFiles(t *testing.T) map[string]string {
 	t.Helper()
 	fixtures.Lock()
@@ -291,8 +292,8 @@ var fixtures struct {
 	files map[string]string
 }
 
-// world makes a directory with what samples name, and the answers of snapd. Long
-// because it lists an answer for each request.
+// world makes a directory with the files that samples name, and the answers of snapd.
+// Long because it lists an answer for each request.
 func world(t *testing.T, x *tester) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -340,7 +341,7 @@ func world(t *testing.T, x *tester) string {
 	image41 := img("4.1", "apt", file("recorded.squashfs"))
 	two := []api.Image{img("two", "apt", file("old.squashfs")), img("two", "desktop", file("new.squashfs"))}
 	two[0].SHA256, two[0].Size = image41.SHA256, image41.Size
-	other := img("other", "apt", file("new.squashfs")) // other than what its description builds
+	other := img("other", "apt", file("new.squashfs")) // differs from the image that its description builds
 
 	write(t, file("hello_1_amd64.deb"), "package")
 	own := api.OwnResult{Mirror: "own", Snapshot: "own@20261122T160000Z", New: true, Packages: []api.OwnPackage{{Name: "hello", Version: "1", Arch: "amd64", Suite: "stable", Component: "main"}}, Files: 1, Bytes: 7}
@@ -452,12 +453,12 @@ func leaves(v *verb, prefix string, fn func(name string, v *verb)) {
 	}
 }
 
-// elsewhere are verbs that talk to other servers: the story of the log runs them
-// with real ones.
+// elsewhere are verbs that connect to other servers. The story of the log runs them
+// with real servers.
 var elsewhere = map[string]bool{"log monitor": true, "witness serve": true}
 
-// TestWalk runs every verb, with --json into its type, and with every option.
-// Long because it checks everything about one run before the next.
+// TestWalk runs every verb, with --json, whose output must match its type, and with
+// every option. Long because it checks everything about one run before the next.
 func TestWalk(t *testing.T) {
 	t.Chdir(t.TempDir()) // commands write into the working directory by default
 	seen := map[string]bool{}
@@ -544,20 +545,20 @@ func TestWalk(t *testing.T) {
 			}
 			for o := range s.options {
 				if !slices.ContainsFunc(v.options, func(x option) bool { return x.name == o }) {
-					t.Errorf("the walk has a value for --%s, which there is not", o)
+					t.Errorf("the walk has a value for --%s, which does not exist", o)
 				}
 			}
 		})
 	})
 	for name := range samples {
 		if !seen[name] {
-			t.Errorf("the walk has a sample for %q, which there is not", name)
+			t.Errorf("the walk has a sample for %q, which does not exist", name)
 		}
 	}
 }
 
-// strict decodes a line into a type that must know every field, and gives what
-// the type prints of it.
+// strict decodes a line into a type that must have every field, and returns the type's
+// own encoding of it.
 func strict(t *testing.T, line string, into any) map[string]any {
 	t.Helper()
 	dec := json.NewDecoder(strings.NewReader(line))

@@ -7,7 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// Options may stand before and after the command and its arguments.
+// Options may precede or follow the command and its arguments.
 func TestOptionsFirst(t *testing.T) {
 	global := []cli.Flag{&cli.StringFlag{Name: "config"}, &cli.BoolFlag{Name: "json"}}
 	commands := []*cli.Command{{Name: "restore", Flags: []cli.Flag{&cli.BoolFlag{Name: "allow-damaged"}}}}

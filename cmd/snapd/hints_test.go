@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/mirror"
 )
 
-// Beside each sentinel that snapd itself tells stands its hint. "backup" and
-// "restore" get theirs as errors of the control API.
+// TestHints checks the hint for each sentinel error that snapd itself prints. "backup"
+// and "restore" get their hints as errors of the control API.
 func TestHints(t *testing.T) {
 	restored := func(err error) error {
 		e, _ := control.Error(err)

@@ -14,9 +14,9 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// A mirror reaches its server as apt does. It takes the login from the URI, or else from
-// the first file that has one. A certificate authority or client certificate of the host
-// comes before the general one.
+// A mirror reaches its server as apt does. It uses the login from the URI, or else from
+// the first file that has one. A certificate authority or client certificate for the
+// host takes precedence over the general one.
 func TestAccess(t *testing.T) {
 	m, _ := machine(t, map[string]string{
 		"sources.list": `deb https://alice:s3cr3t@a.example.org/debian/ s c
@@ -102,7 +102,7 @@ func TestUnreadableLogins(t *testing.T) {
 	}
 }
 
-// apt.conf is read as apt reads it.
+// apt.conf is parsed like apt does.
 func TestOptionsAsApt(t *testing.T) {
 	needs.Program(t, "apt-config")
 	dir := t.TempDir()

@@ -318,7 +318,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestThisMachine reads the sources of the machine the test runs on.
+// TestThisMachine reads the sources of the machine that runs the test.
 func TestThisMachine(t *testing.T) {
 	m := Machine{FS: os.DirFS("/"), Architectures: []string{"amd64"}}
 	files, err := m.Files()

@@ -25,7 +25,7 @@ import (
 
 var day = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
 
-// edKey writes an Ed25519 key that follows from a seed, and returns it and its public
+// edKey writes an Ed25519 key derived from a seed, and returns its file and its public
 // key as PEM.
 func edKey(t testing.TB, seed byte) (file, public string) {
 	t.Helper()
@@ -44,7 +44,7 @@ func edKey(t testing.TB, seed byte) (file, public string) {
 	return file, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
 }
 
-// pgpKey writes an OpenPGP key, and returns it and its certificate.
+// pgpKey writes an OpenPGP key, and returns its file and its certificate.
 func pgpKey(t testing.TB, name string) (file, public string) {
 	t.Helper()
 	k := signtest.NewKey(t, name)
@@ -108,8 +108,8 @@ func builders(t testing.TB, text string) *attest.Builders {
 	return b
 }
 
-// A statement survives its envelope, is the same bytes each time, and is what in-toto
-// and SLSA readers expect.
+// A statement can be read back from its envelope, has the same bytes each time, and
+// follows the in-toto and SLSA formats.
 func TestStatement(t *testing.T) {
 	s := sample()
 	data := encode(t, s)
@@ -143,7 +143,7 @@ func TestStatement(t *testing.T) {
 	if w.Type != "https://in-toto.io/Statement/v1" || len(w.Subject) != 1 || w.Subject[0].Name != "4.1/default" || len(deps) != 4 || deps[1].Annotations["count"] != 2 {
 		t.Errorf("%s", data)
 	}
-	// Many packages are only counted.
+	// Too many packages are not listed but only counted.
 	for i := range 10000 {
 		s.Packages = append(s.Packages, attest.Package{PURL: fmt.Sprintf("pkg:deb/debian/p%d@1?arch=amd64", i), SHA256: cas.Sum([]byte{byte(i)})})
 	}
@@ -152,8 +152,9 @@ func TestStatement(t *testing.T) {
 	}
 }
 
-// Both kinds of keys sign, twice the same bytes; a builder counts once, a stranger and
-// a signature over other bytes for nobody, and who built another image is named.
+// Signatures by both kinds of keys are deterministic. A builder counts once; an unknown
+// signer or a signature of other bytes does not count; a builder of another image is
+// named.
 func TestConfirm(t *testing.T) {
 	edFile, edPublic := edKey(t, 0)
 	otherFile, otherPublic := edKey(t, 1)
@@ -203,7 +204,7 @@ func TestConfirm(t *testing.T) {
 			t.Errorf("%s: %+v", c.name, got)
 		}
 	}
-	// One envelope with the signatures of two.
+	// One envelope with signatures of two builders.
 	two := signed(t, ed, s)
 	two.Envelope.Signatures = append(two.Envelope.Signatures, signed(t, pgp, s).Envelope.Signatures...)
 	if got := b.Confirm("default", s.Image, []*attest.Attestation{two}); strings.Join(got.Confirm, " ") != "ci release" {
@@ -221,14 +222,14 @@ func TestConfirm(t *testing.T) {
 	}
 }
 
-// envelopeOf is an envelope as a stranger may write it.
+// envelopeOf returns an envelope with arbitrary parts.
 func envelopeOf(payloadType, payload, signatures string) string {
 	return `{"payloadType":"` + payloadType + `","payload":"` + payload + `","signatures":` + signatures + `}`
 }
 
 const oneSignature = `[{"keyid":"x","sig":"YQ=="}]`
 
-// hostile are attestations that are refused, with a word of the reason.
+// hostile returns attestations that are refused, with a word of the reason.
 func hostile(t testing.TB) []struct{ name, data, word string } {
 	statement := string(encode(t, sample()))
 	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }

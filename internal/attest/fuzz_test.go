@@ -8,8 +8,8 @@ import (
 	"example.org/snapd/internal/attest"
 )
 
-// Parsing ends for any input, and what is accepted is the same when it is
-// written and read again.
+// Parsing terminates for any input, and accepted input is the same after it is written
+// and read again.
 func FuzzParse(f *testing.F) {
 	for _, c := range hostile(f) {
 		if len(c.data) < 10000 {
@@ -65,7 +65,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// must returns a value, or ends the test.
+// must returns a value, or fails the test.
 func must[T any](v T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {
 		t.Helper()
@@ -76,7 +76,7 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
-// A list of builders is refused, or each of its builders has a name.
+// Every builder in an accepted list has a name.
 func FuzzBuilders(f *testing.F) {
 	_, ed := edKey(f, 0)
 	_, pgp := pgpKey(f, "a")

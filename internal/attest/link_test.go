@@ -75,7 +75,7 @@ func TestRebuilderdLink(t *testing.T) {
 	}
 }
 
-// A rebuilder counts once, however many links and keys it has.
+// A rebuilder counts once, regardless of the number of its links and keys.
 func TestReproduced(t *testing.T) {
 	key := func(n byte) ed25519.PrivateKey { return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{n}, 32)) }
 	r, err := ParseRebuilders([]byte("rebuilder one\n" + publicPEM(t, key(1)) + publicPEM(t, key(2)) + "rebuilder two\n" + publicPEM(t, key(3))))
@@ -97,7 +97,7 @@ func TestReproduced(t *testing.T) {
 	if got := fmt.Sprint(r.Reproduced(links)[a], r.Reproduced(links)[b]); got != "[one two] [one]" {
 		t.Errorf("reproduced by %s", got)
 	}
-	// Lists are bounded, sorted and complete.
+	// Lists are limited in size, sorted and complete.
 	var many []*Link
 	for i := range 3000 {
 		l, err := ParseLink(linkOf(t, key(1), strings.Repeat("x", 500), cas.Sum(fmt.Append(nil, i))))

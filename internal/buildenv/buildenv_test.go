@@ -36,17 +36,17 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// rootFile is what testRoot made.
+// rootFile is the root that testRoot made.
 var rootFile string
 
 var epoch = time.Date(2026, 11, 22, 16, 0, 0, 0, time.UTC)
 
-// programs are what the root of the tests has, from this machine.
+// programs are the programs of this machine in the root of the tests.
 var programs = []string{"bash", "cat", "chmod", "chown", "date", "id", "ln", "ls", "mkdir", "mkfifo", "nproc", "sleep", "touch", "unshare", "mount", "umount"}
 
 var libraryPath = regexp.MustCompile(`/\S+`)
 
-// testRoot makes, once, a root from programs of this machine and their libraries.
+// testRoot makes a root from programs of this machine and their libraries, only once.
 func testRoot(t *testing.T) string {
 	t.Helper()
 	if rootFile != "" {
@@ -95,7 +95,7 @@ func testRoot(t *testing.T) string {
 // run is an environment of a test.
 type run struct {
 	Config
-	out, errs bytes.Buffer // bash warns on the second where there is no locale
+	out, errs bytes.Buffer // bash warns on errs if the locale does not exist
 }
 
 func newRun(t *testing.T, s Settings, script string) *run {
@@ -145,8 +145,8 @@ ls -n /bin/bash | { read m l u g rest; echo $u; }
 echo x > /dev/null; [ -c /dev/urandom ]; [ -d /proc/self/fd ]
 echo "$(< /etc/apt/sources.list.d/snapd.sources)"`
 
-// The command sees the same surroundings everywhere, and others in the second run
-// of a check.
+// The command sees the same settings on every machine, and varied ones in the second
+// run of a check.
 func TestSettings(t *testing.T) {
 	first := NewSettings(epoch, 1, false)
 	want := "0022 localhost root 0 0 1 /build /build /root UTC C.UTF-8 1795363200\n/build\n7\nTypes: deb\n"
@@ -174,7 +174,7 @@ func TestExitStatus(t *testing.T) {
 	s := NewSettings(epoch, 1, false)
 	newRun(t, s, "exit 7").do(t, 7)
 	newRun(t, s, "kill -TERM $$").do(t, 128+15)
-	// Processes that the command leaves do not keep it from ending.
+	// Run returns even if processes of the command still run.
 	newRun(t, s, "sleep 100001 & exit 3").do(t, 3)
 	r := newRun(t, s, "")
 	r.Command = []string{"no-such-command"}
@@ -187,7 +187,7 @@ func TestExitStatus(t *testing.T) {
 	r.do(t, NotExecutable)
 }
 
-// Only what the forwarder passes can be reached.
+// The command can only reach the server through the forwarder.
 func TestNetwork(t *testing.T) {
 	var mu = make(chan struct{}, 1)
 	var asked []string
@@ -240,8 +240,8 @@ no network
 	}
 }
 
-// The whole of a package is fetched, so that it is noted; an index may be fetched in
-// parts.
+// A package is always fetched whole, so that its digest can be recorded; an index may
+// be fetched in parts.
 func TestForwardParts(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		http.ServeContent(w, r, "", epoch, strings.NewReader("package"))
@@ -276,7 +276,7 @@ func TestForwardParts(t *testing.T) {
 	}
 }
 
-// What was asked for last is noted before Run returns.
+// The last fetched file is recorded before Run returns.
 func TestLastAnswer(t *testing.T) {
 	r := newRun(t, NewSettings(epoch, 1, false), `exec 3<>/dev/tcp/127.0.0.1/8080 && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && read -r -u 3 line`)
 	var ended atomic.Bool
@@ -293,8 +293,8 @@ func TestLastAnswer(t *testing.T) {
 	}
 }
 
-// The directory of the sources cannot be changed, the outputs can and are the
-// user's.
+// The command cannot change the directory of the sources. It can write outputs, which
+// belong to the user.
 func TestDirectories(t *testing.T) {
 	src := t.TempDir()
 	if err := os.WriteFile(filepath.Join(src, "a"), []byte("source"), 0o666); err != nil {
@@ -325,7 +325,7 @@ echo x > /output/set; chmod 6755 /output/set; chmod 7777 /output/dir; chmod 3755
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	// Outside, programs have no other user's rights.
+	// Outside, programs do not run with another user's rights.
 	for p, want := range map[string]os.FileMode{"set": 0o755, "dir": os.ModeDir | 0o777, ".": os.ModeDir | 0o755} {
 		if st, err := os.Lstat(filepath.Join(r.Output, p)); err != nil || st.Mode() != want {
 			t.Errorf("%s: %v, %v, expected %v", p, st.Mode(), err, want)
@@ -341,8 +341,8 @@ echo x > /output/set; chmod 6755 /output/set; chmod 7777 /output/dir; chmod 3755
 	}
 }
 
-// Capabilities of a program that are given to user 0 of an environment would also
-// be those of user 0 of the machine.
+// If user 0 of the environment is user 0 of the machine, capabilities that a program
+// gets would also be valid on the machine.
 func TestCapabilities(t *testing.T) {
 	needs.Root(t, "to give a program capabilities")
 	p := filepath.Join(t.TempDir(), "program")
@@ -361,8 +361,8 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
-// User 0 of the machine, too, cannot change its settings, nor get at them in
-// namespaces of its own. Nothing is written if it can.
+// Even user 0 of the machine cannot change the machine's settings in an environment,
+// also not through new namespaces. The test writes nothing if that is possible.
 func TestMachine(t *testing.T) {
 	script := `for f in /proc/sys/kernel/core_pattern /proc/sys/vm/drop_caches /proc/sysrq-trigger; do
 	[ ! -e $f ] || [ ! -w $f ] && ! (: > $f) 2>/dev/null || echo "$f can be written"
@@ -380,11 +380,11 @@ try mount -t tmpfs tmpfs /tmp || echo no namespaces
 	}
 }
 
-// When it is interrupted, all processes end.
+// An interrupt ends all processes.
 func TestInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	sleep := fmt.Sprint("sleep 1", os.Getpid(), "000") // of no other test
+	sleep := fmt.Sprint("sleep 1", os.Getpid(), "000") // unique to this test
 	r := newRun(t, NewSettings(epoch, 1, false), `trap "" TERM; `+sleep+` & touch /build/busy; chown -R 7 /build; chmod 700 /build; echo started; while :; do sleep 1; done`)
 	started := make(chan struct{}, 1)
 	r.Stdout = writerFunc(func(p []byte) (int, error) {
@@ -432,7 +432,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// The record is the same bytes for the same run.
+// Equal runs have equal records.
 func TestStatement(t *testing.T) {
 	r := Record{
 		Ref: "stable", Name: "4.1", Digests: []Input{{Name: "freeze 4.1", SHA256: "ab"}}, Command: []string{"make"}, Jobs: 1,
@@ -460,7 +460,7 @@ func TestStatement(t *testing.T) {
 	}
 }
 
-// A machine without user namespaces is named before anything is made.
+// The lack of user namespaces is reported before anything is made.
 func TestNoNamespaces(t *testing.T) {
 	if os.Getenv("BUILDENV_CHECK") != "" {
 		err := Check(t.Context())

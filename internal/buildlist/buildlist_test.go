@@ -87,8 +87,8 @@ func sample(t testing.TB, name string) []byte {
 	return data
 }
 
-// Each sample is recognised and parsed into its golden result, however its bytes
-// arrive and whether the format is named or not.
+// Each sample is recognised and parsed to its golden result, regardless of how its
+// bytes arrive and whether the format is given.
 func TestSamples(t *testing.T) {
 	for name, format := range samples {
 		t.Run(name, func(t *testing.T) {
@@ -141,7 +141,7 @@ func TestSamples(t *testing.T) {
 					continue
 				}
 				if format == List && other == Debootstrap {
-					continue // names alone
+					continue // only names
 				}
 				if m, err := Parse(name, bytes.NewReader(data), other); err == nil && other != Mmdebstrap && other != List {
 					t.Errorf("--format %s accepts it, %d entries", other, len(m.Entries))
@@ -304,8 +304,8 @@ func TestFilesAndSBOMs(t *testing.T) {
 	})
 }
 
-// Content that is not a package is skipped with a note, and of equal entries one is
-// kept.
+// Content that is not a package is skipped with a note, and only one of equal entries
+// is kept.
 func TestNotesAndDuplicates(t *testing.T) {
 	for _, tt := range []struct {
 		format Format
@@ -455,7 +455,7 @@ func TestRecognise(t *testing.T) {
 	}
 }
 
-// Passwords in URLs are in no result and no error.
+// Passwords in URLs do not occur in results or errors.
 func TestPasswords(t *testing.T) {
 	const u = "http://user:se%ret@mirror.example.org/ab_1_all.deb"
 	for format, text := range map[Format]string{
@@ -519,7 +519,7 @@ func TestReadError(t *testing.T) {
 	}
 }
 
-// Tokens in queries are in no result and no error.
+// Tokens in queries do not occur in results or errors.
 func TestTokens(t *testing.T) {
 	const u = "http://mirror.example.org/ab_1_all.deb?X-Amz-Signature=s3cret&arch=amd64"
 	for format, text := range map[Format]string{

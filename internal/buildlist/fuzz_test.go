@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// check checks what holds for every result.
+// check checks the invariants of every result.
 func check(t *testing.T, m *Manifest, data []byte) {
 	t.Helper()
 	if m.Size != int64(len(data)) {

@@ -27,10 +27,10 @@ func tool(t *testing.T, name string, args ...string) []byte {
 	return out
 }
 
-// This machine's own packages are the same in every format in which dpkg and apt
-// list them, and each list is recognised.
+// The packages of this machine are the same in every format in which dpkg and apt list
+// them, and each format is recognised.
 func TestThisMachine(t *testing.T) {
-	// The oracle is dpkg's own judgement of what is installed.
+	// dpkg's own list of installed packages is the oracle.
 	want := make(map[string]string)
 	for line := range strings.Lines(string(tool(t, "dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version} ${Architecture}\n"))) {
 		if f := strings.Fields(line); len(f) == 4 && strings.ContainsAny(f[0][1:2], "iUFWt") {

@@ -44,7 +44,7 @@ func put(t *testing.T, dir, name, text string) {
 	}
 }
 
-// settle gives every file of a tree one time.
+// settle sets the time of every file in a tree.
 func settle(t *testing.T, dir string, at time.Time) {
 	t.Helper()
 	err := filepath.Walk(dir, func(p string, fi os.FileInfo, err error) error {
@@ -82,7 +82,7 @@ func compare(t *testing.T, a, b string, o Options) *api.CompareResult {
 	return r
 }
 
-// plant writes two trees that differ by one cause at each path, and returns the
+// plant writes two trees that differ at each path for one cause, and returns the
 // expected codes. Long because it lists all causes.
 func plant(t *testing.T, a, b string) map[string]string {
 	t.Helper()
@@ -227,7 +227,7 @@ func TestImages(t *testing.T) {
 				want["."] = codeCompression
 			case "iso":
 				want["."] = codeMtime
-				delete(want, "/link/two") // xorriso makes two files of it
+				delete(want, "/link/two") // xorriso writes it as two files
 			}
 			if d := cmp.Diff(want, got); d != "" {
 				t.Errorf("codes (-expected +found):\n%s", d)
@@ -243,8 +243,8 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// The root file system of a live system is a SquashFS image in an ISO image: its files are
-// compared and explained as those of an image are.
+// The root file system of a live system is a SquashFS image in an ISO image. Its files
+// are compared and explained like those of a separate image.
 func TestImageInImage(t *testing.T) {
 	needs.Programs(t, "mksquashfs", "xorriso")
 	dir := t.TempDir()

@@ -35,7 +35,7 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// An archive that ends early is an error that names it.
+// A truncated archive is an error that names the archive.
 func TestTruncated(t *testing.T) {
 	whole := tarOf(t, tar.Header{Name: strings.Repeat("a", 90)}, tar.Header{Name: "b"})
 	data, err := os.ReadFile(whole)
@@ -59,7 +59,8 @@ func gz(t *testing.T, data []byte) []byte {
 	return b.Bytes()
 }
 
-// Archives that nest deeper than the limit end as contents that are not explained.
+// Archives that nest deeper than the limit are reported as contents without
+// explanation.
 func TestNesting(t *testing.T) {
 	x, y := []byte("a"), []byte("b")
 	for range maxDepth + 4 {
@@ -80,7 +81,7 @@ func TestNesting(t *testing.T) {
 	}
 }
 
-// A file that hides a change behind an allowed one is not explained by that.
+// An explainable change does not explain another change in the same file.
 func TestNoFalseClaim(t *testing.T) {
 	head := func(mtime byte, body string) []byte {
 		g := gz(t, []byte(body))

@@ -42,8 +42,8 @@ func ociArchive(t *testing.T, dir, name string, layers ...string) string {
 	return filepath.Join(dir, name+".oci")
 }
 
-// The blobs of OCI images are named by digests, so that those of two images that differ
-// have other names: each is compared with its like, and the files of layers are listed.
+// The blobs of OCI images are named by digests, so they have other names in another
+// image. Corresponding blobs are compared, and the files of layers are listed.
 func TestOCI(t *testing.T) {
 	needs.Programs(t, "tar")
 	dir := t.TempDir()
@@ -68,7 +68,7 @@ func TestOCI(t *testing.T) {
 	const layer = "/blobs/layer-2/"
 	r := compare(t, a, b, Options{Explain: layer + "/usr/bin/tool"})
 	got := codes(r)
-	delete(got, ".") // the order of the blobs, which is that of their digests
+	delete(got, ".") // the order of the blobs follows their digests
 	for _, doc := range []string{"/blobs/config", "/blobs/manifest", "/index.json"} {
 		if got[doc] == "" {
 			t.Errorf("no difference in %s", doc)

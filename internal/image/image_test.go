@@ -243,19 +243,19 @@ func TestBuildFails(t *testing.T) {
 	if !errors.Is(err, ErrBuild) || !strings.Contains(err.Error(), "absent") {
 		t.Errorf("%v", err)
 	}
-	// Signed by another key.
+	// Repositories signed by another key.
 	spec.Include = []string{"hello"}
 	spec.Sources = sources(archive(t), srv.URL)
 	if err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); !errors.Is(err, ErrBuild) || !strings.Contains(err.Error(), "NO_PUBKEY") {
 		t.Errorf("%v", err)
 	}
-	// Nothing essential.
+	// A repository without essential packages.
 	spec.Sources, spec.Include, spec.Variant = sources(a, srv.URL), nil, "essential"
 	want := "build image: mmdebstrap failed: nothing was installed: the repositories have no essential package"
 	if err = Build(t.Context(), &memory{}, spec, Options{TempDir: dir}); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
-	// Cancelled while a server does not answer.
+	// Cancel while a server does not answer.
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	a2 := archive(t)

@@ -59,7 +59,7 @@ func machinePackages(t *testing.T) map[string]installed {
 	return out
 }
 
-// closure returns the names of the essential packages and of all that they depend on.
+// closure returns the names of the essential packages and of all their dependencies.
 func closure(all map[string]installed) []string {
 	provided := map[string]string{}
 	for _, name := range slices.Sorted(mapKeys(all)) {
@@ -111,7 +111,7 @@ func mapKeys[V any](m map[string]V) func(yield func(string) bool) {
 	}
 }
 
-// repack makes a .deb of what is installed of a package.
+// repack makes a .deb from the installed files of a package.
 func repack(t *testing.T, p installed) []byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -131,7 +131,7 @@ func repack(t *testing.T, p installed) []byte {
 	for line := range strings.Lines(string(listed)) {
 		name := strings.TrimSuffix(line, "\n")
 		st, err := os.Lstat(name)
-		if err != nil { // left out of this machine
+		if err != nil { // not installed on this machine
 			continue
 		}
 		if to, err := os.Stat(name); st.IsDir() || err == nil && to.IsDir() && st.Mode()&os.ModeSymlink != 0 && filepath.Dir(name) == "/" {
@@ -175,9 +175,9 @@ func repack(t *testing.T, p installed) []byte {
 	return b
 }
 
-// TestBuildWithoutUsrmerge builds an image from the essential packages of this
-// machine, which has a merged /usr: its packages are usr-is-merged and all that
-// asks for it, and not usrmerge, which would merge /usr in the image.
+// TestBuildWithoutUsrmerge builds an image from the essential packages of this machine,
+// which has a merged /usr. They include usr-is-merged and packages that depend on it,
+// but not usrmerge, which would merge /usr in the image.
 func TestBuildWithoutUsrmerge(t *testing.T) {
 	needRoot(t)
 	needs.Programs(t, "dpkg-deb", "tar")

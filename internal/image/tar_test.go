@@ -20,8 +20,8 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// Images as tar and OCI have the same bytes wherever they are built, and GNU tar and
-// skopeo read them. Long because it looks at both results of one build.
+// Tar and OCI images have the same bytes wherever they are built, and GNU tar and
+// skopeo can read them. Long because it checks both results of one build.
 func TestFormats(t *testing.T) {
 	needRoot(t)
 	needs.Programs(t, "tar", "skopeo")
@@ -113,8 +113,8 @@ func TestFormats(t *testing.T) {
 	}
 }
 
-// What depends on the machine is dropped from a tar stream, and entries that no image
-// can hold are refused.
+// Fields that depend on the machine are removed from a tar stream, and entries that no
+// image can contain are refused.
 func TestTarEntries(t *testing.T) {
 	pack := func(entries ...tar.Header) (out []tar.Header, err error) {
 		var in, packed bytes.Buffer
@@ -167,8 +167,8 @@ func TestTarEntries(t *testing.T) {
 	}
 }
 
-// The documents of an OCI image name the platform as others do, and the freeze only where
-// podman accepts the name.
+// The documents of an OCI image name the platform like those of other tools, and the
+// freeze only if podman accepts its name.
 func TestOCIDocuments(t *testing.T) {
 	for _, c := range []struct{ freeze, arch, platform, ref string }{
 		{"4.1", "amd64", `"architecture":"amd64","os":"linux"`, "4.1"},

@@ -16,7 +16,7 @@ import (
 	"example.org/snapd/internal/squashfs/squashfstest"
 )
 
-// image is a small image that is built by hand, such as no tool would write.
+// image is a small image that is built by hand, unlike those of any tool.
 type image struct{ b []byte }
 
 func both32(v uint32) []byte {
@@ -225,7 +225,7 @@ func TestTruncated(t *testing.T) {
 			t.Errorf("%d bytes: a/b of %d bytes, %v", n, len(data), err)
 		}
 	}
-	// A reader with fewer bytes than promised.
+	// A reader with fewer bytes than the given size.
 	f, err := iso9660.Open(bytes.NewReader(b), int64(len(b))+1<<20)
 	if err != nil {
 		t.Fatal(err)
@@ -263,8 +263,9 @@ func unpack(p []byte) []byte {
 	return out
 }
 
-// TestCutImage refuses an image that lost its end, were it padding only, and reads
-// one with something behind it, as hybrid images have partitions there.
+// TestCutImage checks that a truncated image is refused, even if only padding is
+// missing, and that an image with bytes after the volume, such as the partitions of a
+// hybrid image, is read.
 func TestCutImage(t *testing.T) {
 	tree := filepath.Join(t.TempDir(), "tree")
 	if err := os.MkdirAll(filepath.Join(tree, "live"), 0o755); err != nil {
@@ -303,9 +304,9 @@ func FuzzOpen(f *testing.F) {
 	f.Add(pack(handmade(2048, rootDots(), rec("A", 20, 2048, 0x80, px(0o100644), nm("name")), rec("A", 22, 10, 0),
 		rec("L", 0, 0, 0, px(0o120777), su("SL", 0, 8, 0, 0, 1, 'x')), rec("D", 23, 2048, 2, px(0o40755), ce(24, 0, 28))).b[16*2048:]))
 	f.Fuzz(func(t *testing.T, packed []byte) {
-		// The system area is never read, so the fuzzer need not carry it.
+		// The system area is never read, so the fuzzer's input omits it.
 		b := append(make([]byte, 16*2048), unpack(packed)...)
-		// Nor the zeros at the end, which the volume counts.
+		// It also omits the zeros at the end of the volume.
 		if volume := 16*2048 + 80; len(b) >= volume+4 {
 			want := min(int(binary.LittleEndian.Uint32(b[volume:])), 1024) * 2048
 			b = append(b, make([]byte, max(want-len(b), 0))...)

@@ -41,7 +41,8 @@ func open(t testing.TB, path string) *iso9660.FS {
 
 var stamp = time.Date(2026, 11, 22, 12, 34, 56, 0, time.UTC)
 
-// makeTree writes a tree with everything that Rock Ridge can express.
+// makeTree writes a tree with all kinds of files and attributes that Rock Ridge
+// supports.
 func makeTree(t testing.TB, longLink bool) string {
 	t.Helper()
 	root := filepath.Join(t.TempDir(), "tree")
@@ -211,7 +212,7 @@ func TestImagesOfOtherTools(t *testing.T) {
 			if strings.HasPrefix(tt.name, "genisoimage") {
 				for _, m := range []map[string]entry{want, got} {
 					for p, e := range m {
-						if e.Mode.IsDir() { // it counts relocation as a change
+						if e.Mode.IsDir() { // relocation changes it
 							e.ModTime = time.Time{}
 							m[p] = e
 						}
@@ -225,7 +226,7 @@ func TestImagesOfOtherTools(t *testing.T) {
 				return
 			}
 			if err := fstest.TestFS(img, "live/filesystem.squashfs", "1/2/3/4/5/6/7/8/9/10/11/deep"); err != nil {
-				// TestFS opens every link; those that lead nowhere are part of the tree.
+				// TestFS opens every link. The tree contains broken links.
 				for line := range strings.Lines(err.Error()) {
 					if strings.Contains(line, "open ") && !strings.Contains(line, "dangling") && !strings.Contains(line, "circle") &&
 						!strings.Contains(line, "out") && !strings.Contains(line, "long-link") {
@@ -307,8 +308,8 @@ func TestFallbackNames(t *testing.T) {
 	}
 }
 
-// TestMultiExtent reads a file of more than 4 GiB, which ISO 9660 keeps in
-// several extents, from a sparse image.
+// TestMultiExtent reads a file of more than 4 GiB, which ISO 9660 stores in several
+// extents, from a sparse image.
 func TestMultiExtent(t *testing.T) {
 	if testing.Short() || !needs.InCI() {
 		t.Skip("writes an image of over 4 GiB: only with CI=true")

@@ -163,7 +163,7 @@ func TestApply(t *testing.T) {
 		t.Errorf("result (-want +got):\n%s", d)
 	}
 
-	// Again: nothing to do.
+	// Applying the kit again changes nothing.
 	res, err = applyFS(t.Context(), exampleKit(), dir, ApplyOptions{})
 	if err != nil {
 		t.Fatal(err)

@@ -108,7 +108,7 @@ func TestApplyCreatedKit(t *testing.T) {
 	}
 	wantTree(t, stick, "rolled back", before)
 
-	// And for good.
+	// Apply without interruption.
 	if _, err := Apply(t.Context(), res.Path, stick, ApplyOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestApplyCreatedKit(t *testing.T) {
 		t.Errorf("stick (-want +got):\n%s", d)
 	}
 
-	// A stick of another image.
+	// A stick with another image.
 	other := install(t, openISO(t, newISO), "filesystem.squashfs\n")
 	before = tree(t, other)
 	if _, err := Apply(t.Context(), res.Path, other, ApplyOptions{}); !errors.Is(err, ErrWrongBase) {
@@ -136,7 +136,7 @@ func TestApplyCreatedKit(t *testing.T) {
 	}
 	wantTree(t, other, "the other stick", before)
 
-	// No kit at all, and half a one.
+	// A file that is not a kit, and a truncated kit.
 	b, err := os.ReadFile(res.Path)
 	if err != nil {
 		t.Fatal(err)

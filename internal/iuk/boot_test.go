@@ -49,8 +49,8 @@ func isoWith(t testing.TB, tree string, command ...string) string {
 }
 
 // TestISONaming makes kits from ISO images with every kind of names. The kits have the
-// boot files, whatever the case of their names. An image is refused if its names are
-// too short for that of the SquashFS file. It is long because of its table.
+// boot files, regardless of the case of their names. An image is refused if its names
+// are too short for that of the SquashFS file. It is long because of its table.
 func TestISONaming(t *testing.T) {
 	old, new := smallStates()
 	oldSq, newSq := squashfstest.Pack(t, old, squashfs.Options{}), squashfstest.Pack(t, new, squashfs.Options{})
@@ -173,8 +173,8 @@ func TestISONaming(t *testing.T) {
 	}
 }
 
-// TestFATNames checks that Create refuses boot files that are not possible on FAT32, and
-// leaves nothing behind.
+// TestFATNames checks that Create refuses boot files that are not possible on FAT32,
+// and leaves no files behind.
 func TestFATNames(t *testing.T) {
 	oldSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("a"))}, squashfs.Options{})
 	newSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("b"))}, squashfs.Options{})
@@ -201,7 +201,7 @@ func TestFATNames(t *testing.T) {
 		{"isolinux/isolinux.cfg+isolinux/Syslinux.cfg", `"syslinux/Syslinux.cfg" and "syslinux/syslinux.cfg" are one file on FAT32`},
 		{"utils/1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17/18/19/20/21/22/23/24/25/26/27/28/29/30/31/32/file", "more than 32 levels deep"},
 		{"EFI/dir", "EFI/dir is a directory in one image and a file in the other"},
-		// Names that are good.
+		// Valid names.
 		{"utils/console+utils/com10.c32+utils/aux-file+utils/.hidden+utils/ünïcode+utils/a~1+utils/" + strings.Repeat("n", 200), ""},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
@@ -229,8 +229,8 @@ func TestFATNames(t *testing.T) {
 	}
 }
 
-// TestFATVersionsAndSizes checks that Create refuses versions that are no name of a file
-// on FAT32, and files of 4 GiB and more.
+// TestFATVersionsAndSizes checks that Create refuses versions that are not valid file
+// names on FAT32, and files of 4 GiB and more.
 func TestFATVersionsAndSizes(t *testing.T) {
 	oldSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("a"))}, squashfs.Options{})
 	newSq := squashfstest.Pack(t, []fixture{ffile("a", []byte("b"))}, squashfs.Options{})

@@ -46,8 +46,7 @@ func record(t *testing.T, do func(ApplyOptions) error) []point {
 
 var errCrash = errors.New("crash")
 
-// crashed interrupts at the n-th point for good: as after a kill, no later step has an
-// effect.
+// crashed interrupts at the n-th point. As after a kill, no later step has an effect.
 func crashed(n int) ApplyOptions {
 	i := -1
 	return ApplyOptions{syncfs: noSync, fault: func(string, string, bool) error {
@@ -147,8 +146,8 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
-// TestSecondCrash also interrupts the recovery at each point, and recovers in either
-// direction from there.
+// TestSecondCrash also interrupts the recovery at each point, and then recovers in
+// either direction.
 func TestSecondCrash(t *testing.T) {
 	oldState, newState := contents(exampleTarget()), wantNew()
 	apply := func(dir string, o ApplyOptions) error {

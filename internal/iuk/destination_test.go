@@ -67,7 +67,7 @@ func TestOutput(t *testing.T) {
 		})
 	}
 
-	// A directory that was made goes with the kits that were not.
+	// Directories that Create made are removed if it makes no kits.
 	dir := t.TempDir()
 	bad := to
 	bad.Version = "nul"

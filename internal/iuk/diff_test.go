@@ -57,8 +57,8 @@ func diff(ctx context.Context, w io.WriterAt, old, new *squashfs.Reader, o DiffO
 	return d.olds[0].stats, err
 }
 
-// states returns two states of a tree with differences of every kind. It is one
-// long list. Long because it is one list.
+// states returns two states of a tree with differences of every kind. Long because it
+// is one list.
 func states() (old, new []fixture) {
 	text, noise := squashfstest.Text, squashfstest.Noise
 	xattr := func(k, v string) func(*fixture) {
@@ -159,8 +159,8 @@ func states() (old, new []fixture) {
 	was(fdev("hard/dev-a", 9), fhard("hard/dev-b", "hard/dev-a"))
 	now(fdev("hard/dev-a", 8), fhard("hard/dev-b", "hard/dev-a"))
 
-	// Many small files, some of them changed, so that fragment blocks are
-	// shared by what changed and what did not.
+	// Many small files, some of them changed, so that fragment blocks contain both
+	// changed and unchanged files.
 	both(fdir("many"))
 	for i := range 600 {
 		f := ffile(fmt.Sprintf("many/%03d", i), text(1000+int64(i), 300+i*5))

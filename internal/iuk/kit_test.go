@@ -255,15 +255,15 @@ func TestVerifyRefuses(t *testing.T) {
 			t.Errorf("%s: got %v\nwant %s", c.name, err, c.want)
 		}
 	}
-	// Without provenance only the outcome counts.
+	// Without provenance, only the result matters.
 	_, err := Verify(t.Context(), VerifyOptions{Kit: input(t, newSq), Old: input(t, oldSq), New: input(t, newSq)})
 	if !errors.Is(err, ErrKit) {
 		t.Errorf("an image as a kit: %v", err)
 	}
 }
 
-// TestVerifyFindsEveryFlaw changes the new image in one way each, and expects Verify to
-// name the change.
+// TestVerifyFindsEveryFlaw changes the new image in one way at a time, and expects
+// Verify to name the change.
 func TestVerifyFindsEveryFlaw(t *testing.T) {
 	base := []fixture{fdir("d"), ffile("d/f", []byte("content")), ffile("d/g", []byte("other")), fsym("d/l", "to"), fdev("d/c", 1), fhard("d/h", "d/f")}
 	old := squashfstest.Pack(t, base[:2], squashfs.Options{})

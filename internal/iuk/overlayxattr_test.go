@@ -55,7 +55,7 @@ func TestBaseWithOverlayXattrs(t *testing.T) {
 			if !errors.Is(err, ErrBase) || err.Error() != want {
 				t.Errorf("Verify: got %v\nwant %s", err, want)
 			}
-			// A new image may have them: they are not written.
+			// A new image may have them, because they are not written to the kit.
 			o = CreateOptions{From: []Source{{Version: "1", Image: input(t, clean)}}, To: Source{Version: "2", Image: input(t, base)}, Epoch: testEpoch, Output: dir}
 			res, err := Create(t.Context(), o)
 			if err != nil {
@@ -67,7 +67,7 @@ func TestBaseWithOverlayXattrs(t *testing.T) {
 		})
 	}
 
-	// What the kernel makes of the first one: its overlay hides the xattr.
+	// The kernel's overlay of the first image hides the xattr.
 	members := tree()
 	members[0].Xattr = map[string]string{overlayXattr + "opaque": "y"}
 	base := squashfstest.Mount(t, squashfstest.Pack(t, members, squashfs.Options{}))

@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A target whose files are no regular ones is refused at once, and stays as it
-// was.
+// A target with files that are not regular is refused at once, and is not changed.
 func TestApplyHostileTarget(t *testing.T) {
 	for _, name := range []string{"live/Tails.module", "live/filesystem.squashfs", "live/vmlinuz", "EFI/BOOT/bootx64.efi", journalFile} {
 		for kind, put := range map[string]func(string) error{
@@ -25,7 +24,7 @@ func TestApplyHostileTarget(t *testing.T) {
 			},
 		} {
 			if kind == "giant" && name != "live/Tails.module" && name != journalFile {
-				continue // other files may be of any size
+				continue // other files may have any size
 			}
 			t.Run(name+" "+kind, func(t *testing.T) {
 				dir := scratch(t)

@@ -251,7 +251,7 @@ func TestWriteUDFs(t *testing.T) {
 			if err != nil || st.Mode() != 0o644 {
 				t.Errorf("mode: expected 0644 whatever the umask, found %v, %v", st.Mode(), err)
 			}
-			// Again: the same bytes.
+			// Writing the files again gives the same bytes.
 			if _, err := WriteUDFs(t.Context(), o, fakeSigner{}); err != nil {
 				t.Fatal(err)
 			}

@@ -27,7 +27,7 @@ func runXZ(t testing.TB, in []byte, args ...string) ([]byte, error) {
 	return cmd.Output()
 }
 
-// branchy returns n bytes on which the branch filters take all of their paths.
+// branchy returns n bytes that exercise all branches of the branch filters.
 func branchy(n int) []byte {
 	b := sample("random", n)
 	for i := 0; i+16 <= n; i += 16 {
@@ -169,7 +169,7 @@ func TestStreams(t *testing.T) {
 			}
 		}
 	}
-	// Decode decodes only the first stream and ignores what follows.
+	// Decode decodes only the first stream and ignores the rest.
 	dst := make([]byte, 10)
 	if n, err := NewReader(nil, defaultDict).Decode(dst, slices.Concat(one, []byte("garbage"))); err != nil || string(dst[:n]) != "one" {
 		t.Errorf("first stream: %q, %v", dst[:n], err)

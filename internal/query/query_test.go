@@ -55,7 +55,7 @@ func TestMatch(t *testing.T) {
 			t.Errorf("%s: reads fields: %v", q, got.Fields())
 		}
 	}
-	// A package that names no source package has the name of it.
+	// A package without a source package's name matches by its own name.
 	if q, err := query.Parse("source:bash"); err != nil || !q.Match(pkg("bash", "1", "amd64", "", nil)) {
 		t.Error("source:bash does not match bash")
 	}
@@ -96,7 +96,8 @@ func TestSyntax(t *testing.T) {
 	}
 }
 
-// Whatever is written, it is read or refused, and what was read is asked.
+// Parse accepts or refuses any text without a panic, and an accepted query can be
+// matched.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"a", "a & !b | (c)", "source:x $y", `$Version (>= "2")`, "arch:[a-", "(((", "!!!x"} {
 		f.Add(s)
@@ -116,7 +117,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// Names and Prefix say which names may fit, so that no others need be read.
+// Names and Prefix limit the names that can match, so that no other packages need to be
+// read.
 func TestBound(t *testing.T) {
 	for text, want := range map[string]struct {
 		names  []string

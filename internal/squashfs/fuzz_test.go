@@ -115,8 +115,8 @@ func (w *buffer) WriteAt(p []byte, off int64) (int, error) {
 	return copy(w.b[off:], p), nil
 }
 
-// TestHostile damages an image in one way each, and expects an error. Long
-// because of its table of cases.
+// TestHostile damages an image in one way at a time, and expects an error. Long because
+// of its table of cases.
 func TestHostile(t *testing.T) {
 	le := binary.LittleEndian
 	stored := func() []byte {
@@ -213,7 +213,7 @@ func TestHostile(t *testing.T) {
 			}
 		})
 	}
-	// Cut anywhere: an error, never a panic.
+	// An image that is truncated at any byte is an error, never a panic.
 	for n := range image {
 		r, err := squashfs.Open(bytes.NewReader(image[:n]), int64(n), squashfs.Limits{})
 		if err == nil {

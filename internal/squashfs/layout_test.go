@@ -69,7 +69,7 @@ func TestLayoutOfGoodImages(t *testing.T) {
 	}
 }
 
-// TestLayoutFindsHiddenBytes plants bytes that unsquashfs does not see.
+// TestLayoutFindsHiddenBytes inserts bytes that unsquashfs does not see.
 func TestLayoutFindsHiddenBytes(t *testing.T) {
 	members := []squashfstest.Member{
 		{Name: "./", Kind: tar.TypeDir, Mode: 0o755},
@@ -98,8 +98,8 @@ func TestLayoutFindsHiddenBytes(t *testing.T) {
 		},
 		"zeros used": func(b []byte) []byte { le.PutUint64(b[40:], used+8); return b },
 		"a gap before the id table": func(b []byte) []byte {
-			// The array of the id table moves behind everything, its old place
-			// contains anything.
+			// Move the array of the id table to the end; its old position can then
+			// contain any bytes.
 			copy(b[used:], b[sb.IDTable:][:8])
 			le.PutUint64(b[sb.IDTable:], 0x6e6564646968)
 			le.PutUint64(b[48:], used)
@@ -108,7 +108,7 @@ func TestLayoutFindsHiddenBytes(t *testing.T) {
 		},
 		"an inode without a name": func(b []byte) []byte { le.PutUint32(b[4:], sb.InodeCount+1); return b },
 		"data of no file": func([]byte) []byte {
-			// The second file of a name takes the first one's place; its data stays.
+			// The second file with a name replaces the first one, whose data remain.
 			return readFile(t, squashfstest.Pack(t, append(members, squashfstest.Member{Name: "./a", Kind: tar.TypeReg, Mode: 0o644, Data: []byte("a")}), squashfs.Options{}))
 		},
 	} {

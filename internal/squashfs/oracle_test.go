@@ -78,7 +78,7 @@ func TestFromTarOracles(t *testing.T) {
 				if diff := cmp.Diff(got, squashfstest.Dir(t, dir)); diff != "" {
 					t.Errorf("kernel and reader differ (-reader +kernel):\n%s", diff)
 				}
-				// By name, which goes through the directory index.
+				// Look up by name, which uses the directory index.
 				for i := 0; i < 3000; i += 37 {
 					if _, err := os.Lstat(filepath.Join(dir, "many", fmt.Sprintf("a-file-of-a-rather-long-name-%d", i))); err != nil {
 						t.Error(err)

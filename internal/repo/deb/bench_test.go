@@ -14,8 +14,8 @@ import (
 	"example.org/snapd/internal/repo/deb/deb822"
 )
 
-// realPackages returns the largest plain Packages of this machine's own apt
-// lists, or skips.
+// realPackages returns the largest plain Packages file in this machine's apt lists, or
+// skips the test.
 func realPackages(tb testing.TB) []byte {
 	tb.Helper()
 	files, _ := filepath.Glob("/var/lib/apt/lists/*_Packages*")

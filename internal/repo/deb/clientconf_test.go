@@ -36,7 +36,7 @@ func TestClientConfig(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}
-	// Sources only of suites that have some: apt complains of others.
+	// Only suites with sources get deb-src, because apt complains about others.
 	some := p
 	some.Suites, some.NoSources, some.KeyArmored, some.Comment = p.Suites[:2], map[repo.SuiteName]bool{"bookworm-updates": true}, "", ""
 	some.KeyFiles = []string{"/etc/apt/keyrings/a.asc"}
@@ -94,7 +94,7 @@ func TestMmdebstrapReadsClientConfig(t *testing.T) {
 	}
 }
 
-// discard is a sink that keeps nothing, for measuring.
+// discard is a sink for benchmarks, which stores nothing.
 type discard struct{}
 
 func (discard) Put(context.Context, string, []byte) (repo.File, error) { return repo.File{}, nil }

@@ -107,7 +107,7 @@ func (s *memSink) serve(t testing.TB, a *debtest.Archive) *httptest.Server {
 	return srv
 }
 
-// choice makes the choice of a suite that keep accepts the records of.
+// choice makes a choice of the records of a suite for which keep returns true.
 func choice(t testing.TB, a *debtest.Archive, m config.Mirror, suite repo.SuiteName, keep func(*repo.Record) bool) repo.Choice {
 	t.Helper()
 	root, err := Format{}.FetchRoot(t.Context(), getter{a.Handler()}, m, suite, nil, repo.VerifyParams{Keyring: a.Key.Keyring()})
@@ -155,7 +155,7 @@ func derive(t testing.TB, key *sign.PrivateKey, m config.Mirror, date time.Time,
 	return sink
 }
 
-// bigArchive has everything that a frozen repository must treat: several suites,
+// bigArchive has every property that a frozen repository must support: several suites,
 // one with low priority, components with a slash, "all", expiry.
 func bigArchive(t testing.TB) (*debtest.Archive, config.Mirror) {
 	a := debtest.New(t)
@@ -288,7 +288,7 @@ Components: main contrib
 			t.Errorf("stanza is not upstream's:\n%s", par)
 		}
 	}
-	// Our own format reads what it wrote.
+	// Format can read the derived repository.
 	docs := []repo.Doc{{Path: "dists/stable/InRelease", Data: sink.files["dists/stable/InRelease"]}}
 	root, err := Format{}.ParseRoot(m, "stable", docs, repo.VerifyParams{Keyring: key.Keyring(), Now: frozen.AddDate(15, 0, 0)})
 	if err != nil {
@@ -320,7 +320,7 @@ func TestDeriveDeterminism(t *testing.T) {
 	}
 }
 
-// policy runs apt-cache policy and takes host and root out of its output.
+// policy runs apt-cache policy and removes host and root from its output.
 func policy(t *testing.T, apt *debtest.Apt, url string) string {
 	t.Helper()
 	out := apt.Run("apt-cache", "policy") + apt.Run("apt-cache", "policy", "hello", "libhello1", "hello-data")
@@ -390,7 +390,7 @@ func TestDeriveForRealApt(t *testing.T) {
 				t.Errorf("no translated description:\n%s", out)
 			}
 
-			// The suites with sources, and one-line entries.
+			// The suites with sources, as one-line entries.
 			one := m
 			one.Suites = []string{"stable"}
 			apt.SetSources(clientConf(t, "deb822", srv.URL, one, key))
@@ -440,7 +440,8 @@ func TestDeriveSHA512(t *testing.T) {
 	apt.Run("apt-get", "install", "hello")
 }
 
-// TestDeriveNothing: a mirror of which nothing was used is still a repository.
+// TestDeriveNothing checks that a mirror without chosen packages is still a valid
+// repository.
 func TestDeriveNothing(t *testing.T) {
 	a, m := bigArchive(t)
 	key := signtest.NewKey(t, "server")
@@ -501,8 +502,8 @@ func TestDeriveForDebootstrap(t *testing.T) {
 	}
 }
 
-// TestDeriveGolden notices when an upgrade of a compressor, or a change here,
-// gives other bytes than the repositories that were frozen before.
+// TestDeriveGolden fails if an upgrade of a compressor, or a change here, changes the
+// bytes of repositories that were frozen before.
 func TestDeriveGolden(t *testing.T) {
 	pars := make([]string, 3000)
 	for i := range pars {

@@ -161,8 +161,8 @@ func TestFactsRefuse(t *testing.T) {
 	}
 }
 
-// A stanza that no client can install is told with its reason beside one that can
-// be used, and refuses the index where there is no other.
+// A stanza that no client can install is reported with its reason if the index has a
+// usable one; otherwise the index is refused.
 func TestUnusableFacts(t *testing.T) {
 	const good = "Package: good\nVersion: 1\nArchitecture: all\nFilename: b.deb\nSize: 1\nSHA256: " + sumB
 	const src = "Package: a\nVersion: 1\nDirectory: pool\n"
@@ -226,7 +226,7 @@ func TestUnusableFacts(t *testing.T) {
 	}
 }
 
-// What apt reads past is read past, with the values that apt takes.
+// The parser ignores the same oddities as apt, and reads the same values.
 func TestOddFacts(t *testing.T) {
 	sum512 := sumA + sumB
 	for _, tt := range []struct {
@@ -271,7 +271,7 @@ func TestOddFacts(t *testing.T) {
 	}
 }
 
-// TestRealPackages reads this machine's own largest index.
+// TestRealPackages reads the largest index of this machine.
 func TestRealPackages(t *testing.T) {
 	data := realPackages(t)
 	n, size := 0, 0
@@ -373,8 +373,8 @@ func TestBroken(t *testing.T) {
 	}
 }
 
-// TestBrokenRealIndex: Debian's main alone depends on nothing outside itself,
-// but for a few packages that need other architectures.
+// TestBrokenRealIndex checks that Debian's main has no dependencies outside itself,
+// except for a few packages that need other architectures.
 func TestBrokenRealIndex(t *testing.T) {
 	if testing.Short() {
 		t.Skip("63,000 stanzas")
@@ -398,8 +398,8 @@ func TestBrokenRealIndex(t *testing.T) {
 	}
 }
 
-// TestFactsAsAwk compares names, versions and file names with what another
-// reader of the format finds.
+// TestFactsAsAwk compares names, versions and file names with those that another reader
+// of the format finds.
 func TestFactsAsAwk(t *testing.T) {
 	data := realPackages(t)
 	awk, err := exec.LookPath("awk")

@@ -14,8 +14,7 @@ import (
 	"example.org/snapd/internal/repo/deb/debtest"
 )
 
-// Fields for which apt refuses an index are those for which it is refused here,
-// random ones among them.
+// An index is refused for exactly the same fields as in apt, including random ones.
 func TestFieldsAsApt(t *testing.T) {
 	fields := []string{
 		"Depends: c", "Depends: c,", "Depends: ,c", "Depends: c,,d", "Depends: |c", "Depends: c |", "Depends: c d", "Depends: (((",

@@ -108,7 +108,7 @@ func TestParseReleaseRefuses(t *testing.T) {
 	}
 }
 
-// What no configuration needs does not make a Release unreadable.
+// Faults in entries that no configuration can select do not make a Release unreadable.
 func TestParseReleaseReadsPast(t *testing.T) {
 	const date = "Date: Sat, 11 Jul 2026 10:16:37 UTC\n"
 	files := func(r *Release) string {
@@ -155,7 +155,7 @@ func TestParseReleaseReadsPast(t *testing.T) {
 	}
 }
 
-// realReleases returns the texts of this machine's own Release files.
+// realReleases returns the texts of this machine's Release files.
 func realReleases(tb testing.TB) map[string][]byte {
 	files, _ := filepath.Glob("/var/lib/apt/lists/*_InRelease")
 	out := make(map[string][]byte)

@@ -29,7 +29,7 @@ import (
 
 var published = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// getter is a repo.Getter that asks an archive's handler directly.
+// getter is a repo.Getter that calls an archive's handler directly.
 type getter struct{ h http.Handler }
 
 func (g getter) BaseURL() remote.URL { return remote.NewURL("http://mirror.example.org/debian") }
@@ -402,8 +402,8 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// TestReadBlindBomb: an index whose plain size is not listed may still not grow
-// without bound.
+// TestReadBlindBomb checks that an index whose plain size is not listed cannot grow
+// without limit.
 func TestReadBlindBomb(t *testing.T) {
 	packed := debtest.Compress(t, ".zst", bytes.Repeat([]byte("Package: a\nX: y\n\n"), 1<<20))
 	l := repo.Listed{Path: "Packages.zst", Size: int64(len(packed))}
@@ -419,8 +419,8 @@ func TestReadBlindBomb(t *testing.T) {
 	}
 }
 
-// TestReadStops shows that neither a cancelled context nor an emit that fails
-// leaves the decompressor running.
+// TestReadStops shows that the decompressor stops if the context is cancelled or emit
+// fails.
 func TestReadStops(t *testing.T) {
 	data := []byte(strings.Repeat(helloPar+"\n\n", 20_000))
 	packed := debtest.Compress(t, ".gz", data)

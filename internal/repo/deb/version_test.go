@@ -11,7 +11,7 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// dpkgCompare asks dpkg itself.
+// dpkgCompare compares two versions with dpkg itself.
 func dpkgCompare(tb testing.TB, dpkg, a, b string) int {
 	tb.Helper()
 	is := func(op string) bool {
@@ -62,8 +62,8 @@ func TestCompareVersions(t *testing.T) {
 	}
 }
 
-// genVersion makes versions that dpkg takes, from few characters so that they
-// are often close to each other.
+// genVersion makes versions that dpkg accepts, from few characters, so that they are
+// often similar.
 func genVersion() *rapid.Generator[string] {
 	part := rapid.StringMatching(`[0-9][0-9a~+.]{0,6}`)
 	return rapid.Custom(func(t *rapid.T) string {
@@ -113,7 +113,7 @@ func FuzzCompareVersions(f *testing.F) {
 		if c != -CompareVersions(b, a) || CompareVersions(a, a) != 0 {
 			t.Fatalf("%q %q: not antisymmetric", a, b)
 		}
-		// dpkg refuses most strings; ask it only about plausible ones.
+		// dpkg refuses most strings, so compare only plausible ones.
 		const alphabet = "0123456789abcABC.+~"
 		if dpkg == "" || !ask || strings.Trim(a+b, alphabet) != "" || a == "" || b == "" || !isDigit(a[0]) || !isDigit(b[0]) {
 			return

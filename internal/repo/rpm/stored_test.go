@@ -19,8 +19,8 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// An error of the disk in the middle of a stored file, or a cancelled context, is not
-// taken for malformed data of upstream, which would be left out of a freeze: in each
+// A disk error in the middle of a stored file, or a cancelled context, is not mistaken
+// for malformed data of upstream, which a freeze would omit. This holds for each
 // compression.
 func TestStoreErrors(t *testing.T) {
 	needs.Programs(t, "gzip", "bzip2", "xz", "zstd", "zck")

@@ -60,7 +60,7 @@ func TestReader(t *testing.T) {
 	}
 }
 
-// TestReaderWindow reads stanzas of every size around the window's.
+// TestReaderWindow reads stanzas of every size around that of the window.
 func TestReaderWindow(t *testing.T) {
 	var in bytes.Buffer
 	var want []string

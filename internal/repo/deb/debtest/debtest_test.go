@@ -29,7 +29,7 @@ func example(t *testing.T) *Archive {
 	return a
 }
 
-// TestRealApt shows that apt and dpkg take what this package makes.
+// TestRealApt shows that apt and dpkg accept the archives of this package.
 func TestRealApt(t *testing.T) {
 	for name, edit := range map[string]func(*Suite){
 		"as Debian's": func(*Suite) {},
@@ -86,8 +86,7 @@ func TestDeterminism(t *testing.T) {
 	}
 }
 
-// TestFaults shows each fault, so that a test that relies on one does not pass
-// for want of it.
+// TestFaults shows each fault, so that no test passes because its fault does not occur.
 func TestFaults(t *testing.T) {
 	a := example(t)
 	s := a.Default()

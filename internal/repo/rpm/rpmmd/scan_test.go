@@ -198,8 +198,9 @@ func TestScanOddities(t *testing.T) {
 	}
 }
 
-// Elements without children are read in a shortcut where the buffer has them whole, which
-// it never has if bytes come one by one: both ways agree about each of these.
+// The scanner reads elements without children by a shortcut if the buffer contains them
+// completely, which never happens if bytes arrive one by one. Both ways give the same
+// result for each of these documents.
 func TestScanLeaves(t *testing.T) {
 	head := `<filelists><package pkgid="1" name="a" arch="x86_64"><version ver="1" rel="1"/>`
 	for _, c := range []struct{ leaves, want string }{
@@ -248,8 +249,8 @@ func TestScanLeaves(t *testing.T) {
 	}
 }
 
-// A buffer that has grown for an earlier element can hold a text that is too long: the
-// shortcut refuses it, too.
+// A buffer that has grown for an earlier element can contain a text that is too long.
+// The shortcut refuses it, too.
 func TestScanLeavesTooLong(t *testing.T) {
 	head := `<filelists><package pkgid="1" name="a" arch="x86_64"><version ver="1" rel="1"/>`
 	tail := `</package></filelists>`

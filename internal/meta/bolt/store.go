@@ -214,7 +214,9 @@ func (s *Store) guard(f func() error) (err error) {
 			s.damaged.CompareAndSwap(nil, &err)
 		}
 	}()
-	if err := s.hasMetas(); err != nil {
+	if err := s.hasMetas(); errors.Is(err, fs.ErrClosed) {
+		return err // Close was called
+	} else if err != nil {
 		return fmt.Errorf("%w: %w", meta.ErrCorrupt, err)
 	}
 	return f()

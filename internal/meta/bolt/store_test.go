@@ -232,3 +232,23 @@ func TestEndSyncLate(t *testing.T) {
 		t.Errorf("the next sync: %v", err)
 	}
 }
+
+// A request that comes after Close fails, but finds no damage.
+func TestClosed(t *testing.T) {
+	s, err := bolt.Open(filepath.Join(t.TempDir(), "meta.db"), bolt.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Latest(t.Context(), "debian"); err == nil || errors.Is(err, meta.ErrCorrupt) || errors.Is(err, meta.ErrNotFound) {
+		t.Errorf("read: %v", err)
+	}
+	if _, err := s.SetClean(t.Context(), false); err == nil || errors.Is(err, meta.ErrCorrupt) {
+		t.Errorf("write: %v", err)
+	}
+	if err := s.Damage(); err != nil {
+		t.Errorf("damage: %v", err)
+	}
+}

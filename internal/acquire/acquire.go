@@ -156,8 +156,10 @@ func (a *Acquirer) OnDemand() OnDemand {
 // Pauses returns the number of pauses that servers have requested since the start.
 func (a *Acquirer) Pauses() int64 { return a.cfg.Client.Stats().Pauses }
 
-// Close cancels in-flight downloads and waits for them to end.
+// Close cancels in-flight downloads and waits for them to end. No other begins.
 func (a *Acquirer) Close() {
+	a.mu.Lock()
 	a.stop()
+	a.mu.Unlock()
 	a.background.Wait()
 }

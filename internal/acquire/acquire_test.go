@@ -292,3 +292,33 @@ func serve(t *testing.T, files map[string]string) string {
 	t.Cleanup(srv.Close)
 	return srv.URL
 }
+
+// A request that comes while the stores are being closed, or later, begins no download.
+func TestCloseBeginsNoDownload(t *testing.T) {
+	for range 10 {
+		w := newWorld(t, "http://127.0.0.1:1/")
+		begun, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			for i := 0; ; i++ {
+				_, err := w.Fetch(t.Context(), w.file(fmt.Sprint(i), []byte(fmt.Sprint(i))))
+				if i == 0 {
+					close(begun)
+				}
+				if errors.Is(err, context.Canceled) {
+					return
+				}
+			}
+		}()
+		<-begun
+		w.Close()
+		downloads := w.OnDemand()
+		<-ended
+		if _, err := w.Fetch(t.Context(), w.file("late", []byte("late"))); !errors.Is(err, context.Canceled) {
+			t.Errorf("after Close: %v", err)
+		}
+		if after := w.OnDemand(); after != downloads {
+			t.Fatalf("downloads after Close: %+v, then %+v", downloads, after)
+		}
+	}
+}

@@ -88,6 +88,9 @@ func (a *Acquirer) join(ctx context.Context, f File) (*download, error) {
 		a.demand.joined.Add(1)
 		return d, nil
 	}
+	if err := a.ctx.Err(); err != nil {
+		return nil, err // Close waits, or has waited
+	}
 	if err := a.CheckSpace(ctx); err != nil {
 		return nil, err
 	}

@@ -192,11 +192,9 @@ func (s *suiteFinder) document(p string) *Found {
 		if d.Path != p {
 			continue
 		}
-		modified := d.LastModified
-		if s.latest || !modified.After(Undated) {
-			modified = s.gen.Timestamp
-		}
-		return &Found{Size: d.Size, Digest: d.SHA256, Modified: modified, Want: s.want(repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256})}
+		// Upstream's date may be earlier than the one of an earlier document, from another
+		// of its mirrors. apt, whom "now" redirects to both, would not see the later one.
+		return &Found{Size: d.Size, Digest: d.SHA256, Modified: s.gen.Timestamp, Want: s.want(repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256})}
 	}
 	return nil
 }

@@ -119,6 +119,35 @@ func TestAptUpdateAcrossSync(t *testing.T) {
 	}
 }
 
+// An apt below "now" sees the newest snapshot, also if the mirror that it was synced from
+// has an earlier date for its files than the one before.
+func TestAptUpdateBelowNow(t *testing.T) {
+	s := newSite(t, nil)
+	var date time.Time
+	s.Archive.Hook = func(w http.ResponseWriter, r *http.Request) bool {
+		p := strings.TrimPrefix(r.URL.Path, "/")
+		if !strings.HasPrefix(p, "dists/") || !s.Archive.Has(p) {
+			return false
+		}
+		w.Header().Set("Last-Modified", date.Format(http.TimeFormat))
+		_, _ = w.Write(s.Archive.Get(p))
+		return true
+	}
+	apt := s.aptFor(s.conf.Server.PublicURL + "/archive/debian/now")
+	copied := s.Now().Add(2 * time.Hour)
+	for i, offset := range []time.Duration{0, 0, -time.Second, -time.Second} {
+		name := fmt.Sprint("a", i)
+		s.Archive.Add(pkg(name, "1"))
+		s.publish()
+		date = copied.Add(offset)
+		s.sync()
+		apt.Run("apt-get", "update", "-o", fmt.Sprintf("Acquire::By-Hash=%t", i%2 == 0))
+		if out := apt.Run("apt-cache", "policy", name); !strings.Contains(out, "Candidate: 1") {
+			t.Errorf("after sync %d: %s", i, out)
+		}
+	}
+}
+
 // An apt whose download of an index broke goes on from what it has if the server still
 // has a file of that date. That is never another file, although both have one path:
 // neither after a sync nor after a move of a channel. Below "now", each request is

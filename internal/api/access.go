@@ -2,7 +2,8 @@ package api
 
 import "time"
 
-// Roles of tokens, from the least to the most. Each may do what those before it may.
+// Roles of tokens, from the least to the most powerful. Each role includes those before
+// it.
 const (
 	RoleReader   = "reader"   // reads everything
 	RoleBuilder  = "builder"  // also makes recordings
@@ -10,15 +11,15 @@ const (
 	RoleAdmin    = "admin"    // also syncs, removals, collections, tokens and the audit list
 )
 
-// Roles are all roles.
+// Roles returns all roles, in that order.
 func Roles() []string { return []string{RoleReader, RoleBuilder, RoleReleaser, RoleAdmin} }
 
 // TokenCreate is `snapctl token create NAME`.
 type TokenCreate struct {
 	Name    string     `json:"name"`
 	Role    string     `json:"role"`
-	Mirrors []string   `json:"mirrors,omitempty"` // that it may change; empty: all
-	Names   []string   `json:"names,omitempty"`   // globs of names that it may change; empty: all
+	Mirrors []string   `json:"mirrors,omitempty"` // mirrors that the token may change; empty: all
+	Names   []string   `json:"names,omitempty"`   // globs of names that the token may change; empty: all
 	Expires *time.Time `json:"expires,omitempty"` // nil: never
 }
 
@@ -35,7 +36,7 @@ type Token struct {
 	Names   []string   `json:"names,omitempty"`
 	Created time.Time  `json:"created"`
 	Expires *time.Time `json:"expires,omitempty"`
-	Used    *time.Time `json:"last_used,omitempty"` // to the minute
+	Used    *time.Time `json:"last_used,omitempty"` // precise to the minute
 	Revoked *time.Time `json:"revoked,omitempty"`
 	State   string     `json:"state"` // "valid", "expired" or "revoked"
 }
@@ -70,7 +71,7 @@ type AuditEntry struct {
 	Who    string    `json:"who"`  // "user root (0)", "token ci"
 	From   string    `json:"from"` // "socket", or an address
 	Verb   string    `json:"verb"`
-	What   string    `json:"what"`   // that was changed
+	What   string    `json:"what"`   // the object of the change
 	Result string    `json:"result"` // "ok", "failed" or "refused"
 	Detail string    `json:"detail,omitempty"`
 }
@@ -85,9 +86,9 @@ const (
 // ProblemDetails is the body of an error answer (RFC 9457).
 type ProblemDetails struct {
 	Type   string `json:"type"`   // "urn:snapd:problem:" and the code
-	Title  string `json:"title"`  // of all problems of this type
+	Title  string `json:"title"`  // the same for all problems of this type
 	Status int    `json:"status"` // HTTP status
-	Detail string `json:"detail"` // what happened, for people
+	Detail string `json:"detail"` // what happened, for users
 	Code   string `json:"code"`   // stable, for programs: as in Error
 	Reason string `json:"reason,omitempty"`
 	Exit   int    `json:"exit"` // exit code of snapctl
@@ -98,8 +99,8 @@ type ProblemDetails struct {
 // ProblemType is the Content-Type of ProblemDetails.
 const ProblemType = "application/problem+json"
 
-// ProblemTrailer is the trailer with the ProblemDetails of an error that ended an
-// answer after its start.
+// ProblemTrailer is the trailer with the ProblemDetails of an error that interrupted an
+// answer.
 const ProblemTrailer = "Snapd-Problem"
 
 const problemURN = "urn:snapd:problem:"
@@ -148,7 +149,7 @@ func (e *Error) Problem() *ProblemDetails {
 	}
 }
 
-// Err returns the error that p tells of.
+// Err returns the error that p describes.
 func (p *ProblemDetails) Err() *Error {
 	return &Error{Code: p.Code, Reason: p.Reason, Message: p.Detail, Exit: p.Exit, Hint: p.Hint, Detail: p.Data}
 }

@@ -9,8 +9,8 @@ package api
 
 import "time"
 
-// Exit codes of snapctl. If several apply, the first of Verify, Partial and
-// Failed wins.
+// Exit codes of snapctl. If several apply, the first of ExitVerify, ExitPartial and
+// ExitFailed is used.
 const (
 	ExitOK          = 0
 	ExitFailed      = 1
@@ -24,10 +24,10 @@ const (
 type Error struct {
 	Code    string `json:"code"`             // stable, for programs: "not_found", "exists", "verify", …
 	Reason  string `json:"reason,omitempty"` // cause, where several share the code: "denied", "malformed", …
-	Message string `json:"message"`          // for people
+	Message string `json:"message"`          // for users
 	Exit    int    `json:"exit"`             // exit code of snapctl
 	Hint    string `json:"hint,omitempty"`   // what to do about this error
-	Detail  any    `json:"detail,omitempty"` // such as the resolution report of a freeze that was refused
+	Detail  any    `json:"detail,omitempty"` // such as the resolution report of a refused freeze
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -53,13 +53,13 @@ const (
 	CodeRunning     = "running"     // a recording is still running
 	CodeClock       = "clock"       // the system clock seems wrong
 	CodeInterrupted = "interrupted"
-	CodeUnsupported = "unsupported" // upstream's data is valid, but in a form that snapd does not support
+	CodeUnsupported = "unsupported" // upstream's data is valid, but snapd does not support it
 
 	CodeUnauthorized = "unauthorized" // no token, or one that is unknown, expired or revoked
 	CodeForbidden    = "forbidden"    // the token does not allow this
-	CodeRateLimited  = "rate_limited" // too many failed tokens from one address
-	CodeTooLarge     = "too_large"    // the body is larger than the verb or max_upload allows
-	CodeMethod       = "method"       // another HTTP method is needed
+	CodeRateLimited  = "rate_limited" // too many invalid tokens from one address
+	CodeTooLarge     = "too_large"    // the body exceeds the limit of the verb or max_upload
+	CodeMethod       = "method"       // the request must use another HTTP method
 )
 
 // Progress is the state of a long operation.
@@ -105,16 +105,16 @@ type Status struct {
 	Damaged     []string       `json:"damaged"` // digests of damaged blobs
 	Quarantined int            `json:"quarantined"`
 	Warnings    []string       `json:"warnings"`
-	Log         *LogStatus     `json:"log,omitempty"` // nil: it cannot be used, and a warning says why
+	Log         *LogStatus     `json:"log,omitempty"` // nil: the log cannot be used; a warning says why
 	Mirrors     []MirrorStatus `json:"mirrors"`
 	Exit        int            `json:"exit"` // ExitPartial if a mirror failed or is stale
 	Role        string         `json:"role"`
-	Node        string         `json:"node,omitempty"` // this one, where several share the metadata
+	Node        string         `json:"node,omitempty"` // name of this node, if several share the metadata
 	Nodes       []NodeStatus   `json:"nodes,omitempty"`
-	Leases      []LeaseStatus  `json:"leases,omitempty"` // that are held
+	Leases      []LeaseStatus  `json:"leases,omitempty"` // held leases
 }
 
-// NodeStatus is what a node said of itself last.
+// NodeStatus is the state of a node, as the node itself last reported it.
 type NodeStatus struct {
 	Name       string    `json:"name"`
 	Role       string    `json:"role"`
@@ -123,13 +123,13 @@ type NodeStatus struct {
 	Started    time.Time `json:"started"`
 	Seen       time.Time `json:"seen"`
 	Up         bool      `json:"up"`          // seen within the last minute
-	Lag        float64   `json:"lag_seconds"` // since it had read the changes of the others
+	Lag        float64   `json:"lag_seconds"` // time since the node read the changes of the others
 	Skew       float64   `json:"clock_skew_seconds"`
 	CacheBytes int64     `json:"cache_bytes"`
 	CacheSize  int64     `json:"cache_size_bytes"`
 }
 
-// LeaseStatus says who leads a piece of work.
+// LeaseStatus describes a lease: the node that leads a piece of work.
 type LeaseStatus struct {
 	Name    string    `json:"name"` // "sync/debian", "freeze/4.1", "gc"
 	Holder  string    `json:"holder"`
@@ -162,15 +162,15 @@ type MirrorStatus struct {
 	MaxAge    string     `json:"max_age,omitempty"`
 	Stale     bool       `json:"stale"`              // a suite is older than max_age
 	Ages      []SuiteAge `json:"ages,omitempty"`     // of the newest snapshot's suites
-	Warnings  []string   `json:"warnings,omitempty"` // faults that the newest snapshot was accepted with
-	// HistoryPerYear is how many bytes of indices and signed documents the past of the
-	// mirror takes for each year, by what its last generations took in HistoryDays. Both
-	// are 0 before a week has passed, and outside `status` and the overview.
+	Warnings  []string   `json:"warnings,omitempty"` // faults with which the newest snapshot was accepted
+	// HistoryPerYear is how many bytes of indices and signed documents a year of this
+	// mirror's history takes, measured over HistoryDays. Both are 0 until a week has
+	// passed, and outside `status` and the overview.
 	HistoryPerYear int64 `json:"history_bytes_per_year,omitempty"`
 	HistoryDays    int   `json:"history_measured_days,omitempty"`
 }
 
-// SuiteAge is how old upstream's state of a suite is.
+// SuiteAge is the age of upstream's state of a suite.
 type SuiteAge struct {
 	Suite string     `json:"suite"`
 	Date  *time.Time `json:"date,omitempty"` // of upstream's Release or repomd.xml
@@ -183,12 +183,12 @@ type MirrorList struct {
 	Mirrors []MirrorStatus `json:"mirrors"`
 }
 
-// ReloadResult is what a reload of the configuration changed.
+// ReloadResult describes the changes that a reload of the configuration made.
 type ReloadResult struct {
 	Added   []string `json:"added"` // mirrors
 	Changed []string `json:"changed"`
 	Removed []string `json:"removed"`
-	Restart []string `json:"restart"` // keys that take effect at the next start
+	Restart []string `json:"restart"` // changed keys that take effect at the next start
 }
 
 // MirrorEdit is `snapctl mirror add`, `set`, `rename` and `rm`.
@@ -198,7 +198,7 @@ type MirrorEdit struct {
 	Lines    string        `json:"lines"`              // what changed, with - and +; "": nothing
 	Reloaded *ReloadResult `json:"reloaded,omitempty"` // nil: snapd is not running
 	Removed  []string      `json:"removed,omitempty"`  // IDs of snapshots
-	Kept     []string      `json:"kept,omitempty"`     // why others stay
+	Kept     []string      `json:"kept,omitempty"`     // why other snapshots were kept
 }
 
 // MirrorRef names a mirror.
@@ -218,13 +218,13 @@ type MirrorDetail struct {
 	Keep          string        `json:"keep"`
 	Sources       bool          `json:"sources"`
 	Keyring       []string      `json:"keyring"`
-	// Stored counts what is stored of the mirror's packages, of all its snapshots; missing
-	// while it is counted.
+	// Stored counts the stored package files of all snapshots of the mirror; absent until
+	// they are counted.
 	Stored *StoredFiles `json:"stored,omitempty"`
 }
 
-// StoredFiles are the stored package files, of sources too, that a mirror has or had. A
-// file of several mirrors counts for each. A count is up to ten minutes old.
+// StoredFiles counts the stored package files, including source files, that a mirror has
+// or had. A file in several mirrors counts for each. A count is up to ten minutes old.
 type StoredFiles struct {
 	Files int64 `json:"files"`
 	Bytes int64 `json:"bytes"`
@@ -234,7 +234,7 @@ type StoredFiles struct {
 type SuiteDetail struct {
 	Suite      string     `json:"suite"`
 	Date       *time.Time `json:"date,omitempty"`    // upstream's
-	Undated    bool       `json:"undated,omitempty"` // upstream has no Date, so this is the time of its signature
+	Undated    bool       `json:"undated,omitempty"` // upstream has no Date: Date is the time of its signature
 	ValidUntil *time.Time `json:"valid_until,omitempty"`
 	Trust      string     `json:"trust,omitempty"`
 	Signers    []Signer   `json:"signers,omitempty"`
@@ -260,14 +260,13 @@ type SyncRequest struct {
 	// AcceptClock trusts the system clock even if it contradicts earlier
 	// snapshots or upstream's clocks.
 	AcceptClock bool `json:"accept_clock,omitempty"`
-	// AcceptRollback accepts an older state of the one mirror.
+	// AcceptRollback accepts an older state of upstream, for exactly one mirror.
 	AcceptRollback bool `json:"accept_rollback,omitempty"`
-	// DryRun only checks what upstream has signed.
+	// DryRun only checks upstream's signed metadata.
 	DryRun bool `json:"dry_run,omitempty"`
 }
 
-// SyncResult is the outcome of a sync. Exit is 3 if some mirrors failed, 1 if all
-// did.
+// SyncResult is the outcome of a sync. Exit is 3 if some mirrors failed, 1 if all failed.
 type SyncResult struct {
 	DryRun  bool         `json:"dry_run,omitempty"`
 	Mirrors []MirrorSync `json:"mirrors"`
@@ -281,10 +280,10 @@ type MirrorSync struct {
 	New      bool     `json:"new"`
 	Files    int64    `json:"files"`
 	Bytes    int64    `json:"bytes"`
-	Changed  int      `json:"changed"`          // stanzas
-	Suites   []string `json:"suites,omitempty"` // that changed
+	Changed  int      `json:"changed"`          // number of stanzas
+	Suites   []string `json:"suites,omitempty"` // changed suites
 	Warnings []string `json:"warnings,omitempty"`
-	Started  bool     `json:"started,omitempty"` // with no_wait
+	Started  bool     `json:"started,omitempty"` // with no_wait: the sync was started
 	Error    *Error   `json:"error,omitempty"`
 }
 
@@ -292,10 +291,10 @@ type MirrorSync struct {
 type ListRequest struct {
 	Mirror string            `json:"mirror,omitempty"`
 	Frozen bool              `json:"frozen,omitempty"`
-	Labels map[string]string `json:"labels,omitempty"` // only freezes with all of these
+	Labels map[string]string `json:"labels,omitempty"` // only freezes that have all these labels
 }
 
-// SnapshotList is its result, newest first.
+// SnapshotList is the result of a ListRequest, newest first.
 type SnapshotList struct {
 	Snapshots []Snapshot `json:"snapshots"`
 	Frozen    []Frozen   `json:"frozen"`
@@ -310,7 +309,7 @@ type Snapshot struct {
 	Timestamp time.Time     `json:"instant"`
 	Suites    []SuiteDetail `json:"suites"`
 	Pinned    bool          `json:"pinned"`
-	Until     *time.Time    `json:"pinned_until,omitempty"` // absent: for ever
+	Until     *time.Time    `json:"pinned_until,omitempty"` // absent: forever
 	FromURL   string        `json:"from_url,omitempty"`
 	URL       string        `json:"url"`
 	UsedBy    []string      `json:"used_by,omitempty"`
@@ -330,14 +329,14 @@ type Frozen struct {
 	URL          string            `json:"url"`
 	Images       []Image           `json:"images"`
 	Statements   []string          `json:"statements,omitempty"`
-	Attestations []Attestation     `json:"attestations,omitempty"` // what builders say; only of `snapctl show`
+	Attestations []Attestation     `json:"attestations,omitempty"` // only in `snapctl show`
 	Missing      []string          `json:"missing,omitempty"`      // entries recorded as missing
 	Labels       map[string]string `json:"labels,omitempty"`
 	Description  string            `json:"description,omitempty"`
-	LabelsDamage string            `json:"labels_damage,omitempty"` // why its labels and description cannot be read
-	Channels     []string          `json:"channels,omitempty"`      // that show it or answer for it; only of `snapctl show`
+	LabelsDamage string            `json:"labels_damage,omitempty"` // why the labels and description cannot be read
+	Channels     []string          `json:"channels,omitempty"`      // channels that show the freeze or still serve it; only in `snapctl show`
 	Imported     bool              `json:"imported,omitempty"`
-	Damage       string            `json:"damage,omitempty"` // why its manifest cannot be read; what only the manifest says is left out
+	Damage       string            `json:"damage,omitempty"` // why the manifest cannot be read; fields from the manifest are then empty
 }
 
 // FrozenMirror is one mirror of a freeze.
@@ -345,8 +344,8 @@ type FrozenMirror struct {
 	Mirror   string   `json:"mirror"`
 	Type     string   `json:"type"`
 	Kind     string   `json:"kind"`                      // "whole" or "exact"
-	Snapshot string   `json:"snapshot,omitempty"`        // the first that it was taken from
-	Others   []string `json:"other_snapshots,omitempty"` // where it was taken from several
+	Snapshot string   `json:"snapshot,omitempty"`        // ID of the first source snapshot
+	Others   []string `json:"other_snapshots,omitempty"` // IDs of further source snapshots
 	Trust    string   `json:"trust"`
 	Suites   []string `json:"suites"`
 	Packages int      `json:"packages"`
@@ -358,8 +357,8 @@ type RefRequest struct {
 	Ref string `json:"ref"`
 }
 
-// PackagesRequest asks for the packages of a reference. Query chooses among them, in the
-// language of package query; empty: all.
+// PackagesRequest asks for the packages of a reference that match Query, in the language
+// of package query. An empty Query matches all.
 type PackagesRequest struct {
 	Ref   string `json:"ref"`
 	Query string `json:"query,omitempty"`
@@ -371,7 +370,7 @@ type ShowRequest struct {
 	Package string `json:"package,omitempty"` // NAME[:ARCH][=VERSION]
 }
 
-// ShowResult is its result. Exactly one field is set.
+// ShowResult is the result of a ShowRequest. Exactly one field is set.
 type ShowResult struct {
 	Snapshot *Snapshot     `json:"snapshot,omitempty"`
 	Frozen   *Frozen       `json:"frozen,omitempty"`
@@ -400,8 +399,9 @@ type Package struct {
 	Files         []File   `json:"files,omitempty"` // of a source package
 }
 
-// FindRequest is `snapctl find QUERY`: the query is in the language of package query. With
-// Name instead, the packages of exactly that name are found, and with Version that version.
+// FindRequest is `snapctl find QUERY`, in the language of package query. If Name is set
+// instead of Query, the request finds packages with exactly that name, and, if Version is
+// set, that version.
 type FindRequest struct {
 	Query   string `json:"query,omitempty"`
 	Name    string `json:"name,omitempty"`
@@ -411,8 +411,8 @@ type FindRequest struct {
 // FindResult lists where packages were found.
 type FindResult struct {
 	Matches []Match `json:"matches"`
-	More    bool    `json:"more,omitempty"` // the query may ask for more than are listed
-	Next    string  `json:"next,omitempty"` // of the page: from=, where the next one begins
+	More    bool    `json:"more,omitempty"` // there may be more matches than are listed
+	Next    string  `json:"next,omitempty"` // on the web page: from=, where the next page begins
 }
 
 // Match is one version of a package in one mirror.
@@ -440,8 +440,8 @@ type Diff struct {
 	Downgraded []DiffEntry  `json:"downgraded"`
 	Rebuilt    []DiffEntry  `json:"rebuilt"` // same version, different bytes
 	Sources    []SourceDiff `json:"sources"`
-	// Next is set in a page of so many differences that one page does not have all: from=,
-	// where the next one begins. Such pages have no sources.
+	// Next is set on a web page that is too short for all differences: from=, where the
+	// next page begins. Such pages have no sources.
 	Next string `json:"next,omitempty"`
 }
 

@@ -1,13 +1,13 @@
 package api
 
-// AttestRequest asks for the statement that a builder is to sign: that it built an
-// image from a freeze.
+// AttestRequest asks for a statement for a builder to sign. It says that the builder
+// built an image from a freeze.
 type AttestRequest struct {
 	Name    string            `json:"name"`
-	Variant string            `json:"variant,omitempty"` // of the image; empty: the freeze has one
-	Image   string            `json:"image_sha256"`      // of what was built
+	Variant string            `json:"variant,omitempty"` // of the image; empty: the only image of the freeze
+	Image   string            `json:"image_sha256"`      // of the image that was built
 	Builder string            `json:"builder"`           // URI of the key
-	Tools   map[string]string `json:"tools,omitempty"`   // versions of the tools that built it
+	Tools   map[string]string `json:"tools,omitempty"`   // versions of the tools that built the image
 }
 
 // AttestStatement is a statement to sign.
@@ -15,7 +15,7 @@ type AttestStatement struct {
 	Payload []byte `json:"payload"` // in-toto Statement v1
 }
 
-// AttestAdd keeps an attestation beside the freeze that it is about.
+// AttestAdd stores an attestation beside its freeze.
 type AttestAdd struct {
 	Name     string `json:"name"`     // of the freeze
 	Envelope []byte `json:"envelope"` // DSSE
@@ -27,14 +27,14 @@ type AttestRef struct {
 	Envelopes bool   `json:"envelopes,omitempty"` // with their envelopes, for callers who verify signatures
 }
 
-// AttestComparison keeps a comparison of an image that a builder made with the published
-// one.
+// AttestComparison stores a comparison of the published image with an image that a
+// builder made.
 type AttestComparison struct {
 	Name       string `json:"name"`       // of the freeze
 	Comparison []byte `json:"comparison"` // a CompareResult, as canonical JSON
 }
 
-// AttestedComparison is a comparison that was kept.
+// AttestedComparison is a stored comparison.
 type AttestedComparison struct {
 	Name string `json:"name"`
 	File string `json:"file"` // below /frozen/NAME/
@@ -47,13 +47,13 @@ type AttestRemove struct {
 	SHA256 string `json:"sha256"` // of the file
 }
 
-// AttestRemoved is what was removed.
+// AttestRemoved describes the removed file.
 type AttestRemoved struct {
 	Name string `json:"name"`
 	File string `json:"file"` // below /frozen/NAME/
 }
 
-// Attestation is what somebody says about the image of a freeze.
+// Attestation is a claim about the image of a freeze.
 type Attestation struct {
 	Name     string            `json:"name"` // of the freeze
 	Variant  string            `json:"variant"`
@@ -61,14 +61,14 @@ type Attestation struct {
 	Image    string            `json:"image_sha256"`
 	Expected string            `json:"expected_sha256"` // the published image
 	Equal    bool              `json:"equal"`
-	Keys     []string          `json:"keys"` // that claim to have signed it
+	Keys     []string          `json:"keys"` // keys that claim to have signed the attestation
 	Tools    map[string]string `json:"tools,omitempty"`
 	Builders []string          `json:"builders,omitempty"` // of --builders, whose signatures snapctl verified
-	Envelope []byte            `json:"envelope,omitempty"` // DSSE; only where it was asked for
-	Damage   string            `json:"damage,omitempty"`   // why it cannot be read
+	Envelope []byte            `json:"envelope,omitempty"` // DSSE; only if requested
+	Damage   string            `json:"damage,omitempty"`   // why the envelope cannot be read
 }
 
-// Attested is an attestation that was kept.
+// Attested is a stored attestation.
 type Attested struct {
 	Attestation
 	New bool `json:"new"`
@@ -84,15 +84,15 @@ type AttestationList struct {
 	Name         string        `json:"name"`
 	Manifest     string        `json:"manifest_sha256"`
 	Attestations []Attestation `json:"attestations"`
-	Rebuilds     []Rebuilds    `json:"rebuilds,omitempty"`    // what rebuilders say about packages
-	Comparisons  []string      `json:"comparisons,omitempty"` // files with what differs in rebuilt images
+	Rebuilds     []Rebuilds    `json:"rebuilds,omitempty"`    // results of rebuilders for packages
+	Comparisons  []string      `json:"comparisons,omitempty"` // files with the differences of rebuilt images
 }
 
-// Rebuilds is a list of links of rebuilders that is kept beside a freeze.
+// Rebuilds is a list of rebuilders' links that is stored beside a freeze.
 type Rebuilds struct {
 	File  string `json:"file"` // below /frozen/NAME/
 	Size  int64  `json:"size"`
-	Links []byte `json:"links,omitempty"` // a JSON list; only where envelopes were asked for
+	Links []byte `json:"links,omitempty"` // a JSON list; only if envelopes were requested
 }
 
 // BuilderResult says how many of the named builders confirm the images of a freeze.
@@ -102,29 +102,29 @@ type BuilderResult struct {
 	Images    []BuilderImage `json:"images"`
 }
 
-// BuilderImage is what the named builders say about an image.
+// BuilderImage is the result of the named builders for an image.
 type BuilderImage struct {
 	Variant string           `json:"variant"`
 	SHA256  string           `json:"sha256"`
 	Confirm []string         `json:"confirm"`
 	Dissent []BuilderDissent `json:"dissent"`
-	Silent  []string         `json:"silent"` // of whom there is no attestation
+	Silent  []string         `json:"silent"` // builders without an attestation
 }
 
-// BuilderDissent is a builder that did not build the published image.
+// BuilderDissent is a builder that built a different image from the published one.
 type BuilderDissent struct {
 	Builder string `json:"builder"`
-	SHA256  string `json:"sha256"` // of what it has built
+	SHA256  string `json:"sha256"` // of the image that it built
 	Why     string `json:"why"`
 }
 
-// AttestRebuilds keeps what rebuilders say about packages of a freeze.
+// AttestRebuilds stores the results of rebuilders for packages of a freeze.
 type AttestRebuilds struct {
 	Name  string `json:"name"`  // of the freeze
 	Links []byte `json:"links"` // a JSON list of in-toto links
 }
 
-// AttestedRebuilds is a list of links that was kept.
+// AttestedRebuilds is a stored list of links.
 type AttestedRebuilds struct {
 	Name  string `json:"name"`  // of the freeze
 	File  string `json:"file"`  // below /frozen/NAME/
@@ -139,7 +139,7 @@ type RebuilderResult struct {
 	Packages   int              `json:"packages"`
 	Reproduced int              `json:"reproduced"` // by at least Threshold
 	By         []int            `json:"by"`         // how many were reproduced by exactly 0, 1, 2, ... rebuilders
-	Fewer      []RebuiltPackage `json:"fewer"`      // the others
+	Fewer      []RebuiltPackage `json:"fewer"`      // packages reproduced by fewer
 	Excepted   []RebuiltPackage `json:"excepted"`   // below the threshold, but exempt
 }
 

@@ -5,7 +5,7 @@ import "time"
 // ChannelSet is `snapctl channel set`.
 type ChannelSet struct {
 	Name            string `json:"name"`
-	Freeze          string `json:"freeze"` // or another channel, whose freeze is taken
+	Freeze          string `json:"freeze"` // or another channel: the freeze that it shows
 	AllowMissing    bool   `json:"allow_missing,omitempty"`
 	AllowInfoChange bool   `json:"allow_info_change,omitempty"`
 }
@@ -21,22 +21,22 @@ type Channel struct {
 	Freeze  string           `json:"freeze"`
 	Moved   time.Time        `json:"moved"` // the date of its Release files
 	By      string           `json:"by,omitempty"`
-	Key     string           `json:"key"` // fingerprint of the key that signed them
+	Key     string           `json:"key"` // fingerprint of the key that signed the Release files
 	URL     string           `json:"url"`
 	Mirrors []string         `json:"mirrors"`
-	Earlier []ChannelEarlier `json:"earlier"` // whose files are still answered, newest first
+	Earlier []ChannelEarlier `json:"earlier"` // freezes whose files are still served, newest first
 }
 
 // ChannelEarlier is a freeze that a channel showed.
 type ChannelEarlier struct {
 	Freeze string    `json:"freeze"`
-	Until  time.Time `json:"until"` // it is answered, and cannot be removed, until then
+	Until  time.Time `json:"until"` // until then the freeze is served and cannot be removed
 }
 
 // ChannelResult is the outcome of `snapctl channel set`.
 type ChannelResult struct {
 	Channel  Channel  `json:"channel"`
-	Moved    bool     `json:"moved"` // false: it showed the freeze already
+	Moved    bool     `json:"moved"` // false: the channel already showed the freeze
 	From     string   `json:"from,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
 }

@@ -1,21 +1,20 @@
 package api
 
-// CompareResult is `snapctl compare`. Exit is 4 if there are differences that were
-// not expected.
+// CompareResult is `snapctl compare`. Exit is 4 if there are unexpected differences.
 type CompareResult struct {
 	A CompareSide `json:"a"`
 	B CompareSide `json:"b"`
 	// Verdict is equal, layout, metadata or contents: the worst kind of difference.
 	Verdict     string              `json:"verdict"`
 	Differences []CompareDifference `json:"differences"`
-	More        int                 `json:"more,omitempty"` // number of further paths that differ, which are counted in Codes alone
+	More        int                 `json:"more,omitempty"` // number of further paths that differ, which only Codes counts
 	Codes       []CompareCount      `json:"codes"`
 	Packages    []ComparePackage    `json:"packages"`
 	Expected    int                 `json:"expected,omitempty"` // number of paths whose differences were all expected
 	Unused      []CompareUnused     `json:"unused,omitempty"`
 	Notes       []string            `json:"notes,omitempty"` // what was not examined, and why
 	Explained   *CompareExplained   `json:"explained,omitempty"`
-	Hint        string              `json:"hint,omitempty"` // a command that shows more of what stays unexplained
+	Hint        string              `json:"hint,omitempty"` // a command that shows more of an unexplained difference
 	HTML        string              `json:"html,omitempty"` // path of the report, if one was written
 	Exit        int                 `json:"exit"`
 }
@@ -61,7 +60,7 @@ type ComparePackage struct {
 	Codes   []string `json:"codes"`
 }
 
-// CompareUnused is a line of the expected differences that nothing matched.
+// CompareUnused is a line of the expected differences that matched nothing.
 type CompareUnused struct {
 	Line int    `json:"line"`
 	Text string `json:"text"`

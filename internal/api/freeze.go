@@ -34,10 +34,10 @@ type LabelRequest struct {
 	Name        string            `json:"name"`
 	Labels      map[string]string `json:"labels,omitempty"`      // to set
 	Remove      []string          `json:"remove,omitempty"`      // keys of labels
-	Description *string           `json:"description,omitempty"` // absent: it stays
+	Description *string           `json:"description,omitempty"` // absent: unchanged
 }
 
-// LabelResult is the labels and the description of a freeze after that.
+// LabelResult is the labels and the description of a freeze after a LabelRequest.
 type LabelResult struct {
 	Name        string            `json:"name"`
 	Labels      map[string]string `json:"labels"`
@@ -51,12 +51,12 @@ type ManifestFile struct {
 	Data []byte `json:"data"`
 }
 
-// FreezeResult is the outcome of a freeze; with DryRun nothing was made. A dry
-// run of a freeze that would be refused returns the same error as the freeze
-// itself, with this as detail.
+// FreezeResult is the outcome of a freeze. With DryRun, nothing is made. A dry run of a
+// freeze that would be refused returns the same error as the freeze itself, with a
+// FreezeResult as detail.
 type FreezeResult struct {
 	Frozen       *Frozen   `json:"frozen,omitempty"`
-	New          bool      `json:"new"` // false: it existed with the same contents
+	New          bool      `json:"new"` // false: the freeze existed with the same contents
 	DryRun       bool      `json:"dry_run,omitempty"`
 	Report       *Report   `json:"report,omitempty"`
 	Changes      *Diff     `json:"changes,omitempty"` // changes against --base
@@ -95,8 +95,8 @@ type ReportEntry struct {
 	Entry      string    `json:"entry"`
 	State      string    `json:"state"`                // resolved, ambiguous, missing
 	By         string    `json:"by,omitempty"`         // hash, version, source, name
-	Reason     string    `json:"reason,omitempty"`     // for a missing entry: how the package of its name and version differs; for one without a version: the versions to choose from
-	Snapshot   string    `json:"snapshot,omitempty"`   // for a missing entry: a kept snapshot that has it
+	Reason     string    `json:"reason,omitempty"`     // for a missing entry: how the package with its name and version differs; for an entry without a version: the versions to choose from
+	Snapshot   string    `json:"snapshot,omitempty"`   // for a missing entry: a snapshot that has the package
 	Places     []Package `json:"places,omitempty"`     // the chosen package
 	Candidates []Package `json:"candidates,omitempty"` // for an ambiguous entry
 }
@@ -104,10 +104,10 @@ type ReportEntry struct {
 // SourcesRequest is `snapctl sources REF`, or with For `snapctl sources --for FILE`.
 type SourcesRequest struct {
 	Ref string `json:"ref,omitempty"`
-	// For is a build manifest whose packages the sources are to have.
+	// For is a build manifest: the sources must provide its packages.
 	For *ManifestFile `json:"for,omitempty"`
-	// Format is deb822 (default for deb), list, repo (default for rpm), mmdebstrap, or
-	// that of a lock file: repro-env, rules-distroless, rules-distroless-v1, rpms-lock
+	// Format is deb822 (default for deb), list, repo (default for rpm), mmdebstrap, or the
+	// format of a lock file: repro-env, rules-distroless, rules-distroless-v1, rpms-lock
 	// or sha256sums.
 	Format    string `json:"format,omitempty"`
 	Mirror    string `json:"mirror,omitempty"`
@@ -123,8 +123,8 @@ type SourcesResult struct {
 	Cover *Cover    `json:"cover,omitempty"` // of a request with For
 }
 
-// Cover are snapshots that together have the packages of a build manifest. Exit is
-// 3 if some are missing.
+// Cover is a set of snapshots that together have the packages of a build manifest. Exit
+// is 3 if some are missing.
 type Cover struct {
 	Snapshots []CoverSnapshot `json:"snapshots"` // newest first
 	Missing   []string        `json:"missing"`   // entries that no snapshot has
@@ -135,7 +135,7 @@ type Cover struct {
 type CoverSnapshot struct {
 	Ref      string   `json:"ref"`
 	Suites   []string `json:"suites"`
-	Packages int      `json:"packages"` // entries of the manifest that it has in these suites
+	Packages int      `json:"packages"` // entries of the manifest that these suites of the snapshot have
 }
 
 // KeyFile is a public key to write to a file.
@@ -160,7 +160,7 @@ type VerifyRequest struct {
 type VerifyResult struct {
 	Ref       string        `json:"ref"`
 	Deep      bool          `json:"deep"`
-	Packages  int           `json:"packages"`            // each once, as in Frozen; for whole mirrors, the packages of each index
+	Packages  int           `json:"packages"`            // each counted once, as in Frozen; for whole mirrors, the packages of each index
 	Sources   int           `json:"sources"`             // source packages, likewise
 	Places    int           `json:"places"`              // stanzas of signed indices that list them: one per suite, component and architecture
 	Files     int           `json:"files"`               // read
@@ -168,30 +168,30 @@ type VerifyResult struct {
 	Signature *Signer       `json:"signature,omitempty"` // this server's signature
 	Relied    []Relied      `json:"relied"`
 	Faults    []VerifyFault `json:"faults"`
-	Log       *LogProof     `json:"log,omitempty"` // nil: there is no proof, or it does not hold
-	// Builders is what builders say of the images; nil where no builders were named.
+	Log       *LogProof     `json:"log,omitempty"` // nil: there is no valid proof
+	// Builders is the result of the named builders; nil if none were named.
 	Builders *BuilderResult `json:"builders,omitempty"`
-	// Rebuilders is what rebuilders say of the packages; nil where none were named.
+	// Rebuilders is the result of the named rebuilders; nil if none were named.
 	Rebuilders *RebuilderResult `json:"rebuilders,omitempty"`
 	Notes      []string         `json:"notes,omitempty"`
 	Exit       int              `json:"exit"`
 }
 
-// LogProof says where the transparency log has a freeze.
+// LogProof is the proof that the transparency log contains a freeze.
 type LogProof struct {
 	Origin    string   `json:"origin"`
 	Key       string   `json:"key"` // vkey
 	Index     int64    `json:"index"`
 	Size      int64    `json:"size"`                // of the log that the proof is about
-	Witnesses []string `json:"witnesses,omitempty"` // that have seen it, by the names of the policy
+	Witnesses []string `json:"witnesses,omitempty"` // that cosigned the log, by their names in the policy
 	Given     bool     `json:"given"`               // the log was named by --policy or --log-key
-	// Of an exported directory: how many of the states of upstream that the freeze rests
-	// on are proven to be in the log, and how many there are.
+	// For an exported directory: how many of the states of upstream that the freeze is
+	// based on are proven to be in the log, and how many there are.
 	States    int `json:"states,omitempty"`
 	StatesAll int `json:"states_all,omitempty"`
 }
 
-// Relied is an upstream root that the proof rests on.
+// Relied is a document of upstream that the proof of a freeze is based on.
 type Relied struct {
 	Mirror  string    `json:"mirror"`
 	Suite   string    `json:"suite"`
@@ -226,13 +226,13 @@ type ExportTar struct {
 // ImportTar is `snapctl import -`. The one file that follows is a tar stream with the
 // files of an export.
 type ImportTar struct {
-	Keys []string `json:"keys,omitempty"` // as of ImportRequest
+	Keys []string `json:"keys,omitempty"` // as in ImportRequest
 }
 
 // ImportRequest is `snapctl import DIR`.
 type ImportRequest struct {
 	Dir  string   `json:"dir"`
-	Keys []string `json:"keys,omitempty"` // armored certificates trusted to sign the freeze; empty: this server's certificate and the one in the directory, and the result says which
+	Keys []string `json:"keys,omitempty"` // armored certificates trusted to sign the freeze; empty: this server's certificate and the one in the directory (the result says which one signed)
 }
 
 // TransferResult is the outcome of an export or import.
@@ -241,8 +241,8 @@ type TransferResult struct {
 	Files int64  `json:"files"`
 	Bytes int64  `json:"bytes"`
 	New   bool   `json:"new"`
-	// Attestations is the number of those that an import added to a freeze which was
-	// there.
+	// Attestations is the number of attestations that an import added to a freeze that
+	// existed before.
 	Attestations int      `json:"attestations,omitempty"`
 	Notes        []string `json:"notes,omitempty"`
 }
@@ -285,7 +285,7 @@ type Recording struct {
 	Bytes     int64          `json:"bytes"`
 	Digest    string         `json:"digest,omitempty"` // SHA-256 of the canonical form; not in the overview
 	Entries   []RecordEntry  `json:"entries,omitempty"`
-	Unfetched []string       `json:"unfetched,omitempty"` // with a status file: packages that are installed but were not downloaded
+	Unfetched []string       `json:"unfetched,omitempty"` // with a status file: installed packages that were not downloaded
 	Warnings  []string       `json:"warnings,omitempty"`
 }
 
@@ -316,7 +316,7 @@ type RecordList struct {
 type ImageAdd struct {
 	Name    string            `json:"name"`
 	Variant string            `json:"variant,omitempty"`
-	How     map[string]string `json:"how,omitempty"` // how it was built, for its signed statement
+	How     map[string]string `json:"how,omitempty"` // how the image was built, for its signed statement
 }
 
 // Image is one image of a freeze.
@@ -348,7 +348,7 @@ type KitPublish struct {
 // KitFile is one file to publish.
 type KitFile struct {
 	Path   string `json:"path"`             // below /iuk/
-	SHA256 string `json:"sha256,omitempty"` // of what was published; in a request, of what is sent
+	SHA256 string `json:"sha256,omitempty"` // of the published file; in a request, of the file that is sent
 	// Modified is served as Last-Modified.
 	Modified *time.Time `json:"modified,omitempty"`
 }

@@ -13,20 +13,20 @@ const (
 	JobCancelled = "cancelled"
 )
 
-// Job is long work. It goes on without the client that asked for it.
+// Job is long work. It continues when the client that asked for it disconnects.
 type Job struct {
 	ID       string          `json:"id"`
 	Verb     string          `json:"verb"`
 	What     string          `json:"what,omitempty"`
-	Who      string          `json:"who,omitempty"` // only of one's own jobs, and for the role admin
+	Who      string          `json:"who,omitempty"` // only for the caller's jobs and for the role admin
 	From     string          `json:"from,omitempty"`
 	State    string          `json:"state"`
 	Started  time.Time       `json:"started"`
 	Ended    *time.Time      `json:"ended,omitempty"`
 	Progress *Progress       `json:"progress,omitempty"` // the newest
-	Ending   bool            `json:"ending,omitempty"`   // it was cancelled, and has not ended yet
-	Joined   bool            `json:"joined,omitempty"`   // an equal request was running: this is its job
-	Result   json.RawMessage `json:"result,omitempty"`   // of job/show
+	Ending   bool            `json:"ending,omitempty"`   // cancelled, but not ended yet
+	Joined   bool            `json:"joined,omitempty"`   // this is the job of an equal request that was running
+	Result   json.RawMessage `json:"result,omitempty"`   // only in jobs/show
 	Error    *Error          `json:"error,omitempty"`
 }
 
@@ -39,11 +39,11 @@ type JobList struct {
 // JobRef names a job.
 type JobRef struct {
 	ID string `json:"id"`
-	// Leave cancels it only if nobody else waits for its result.
+	// Leave cancels the job only if nobody else waits for its result.
 	Leave bool `json:"leave,omitempty"`
 }
 
-// Events of a job, in the format of server-sent events: "id" numbers them, and a
+// Events of a job, in the format of server-sent events. Each has a number as its "id". A
 // client that lost its connection sends the last number as Last-Event-ID.
 const (
 	EventsType    = "text/event-stream"

@@ -10,7 +10,7 @@ type InitResult struct {
 	Logins  []string     `json:"logins"`         // paths of the files with user names and passwords
 	Mirrors []InitMirror `json:"mirrors"`
 	Skipped []InitSkip   `json:"skipped"`
-	Exit    int          `json:"exit"` // 3 if a source was skipped that apt or dnf uses
+	Exit    int          `json:"exit"` // 3 if a skipped source is used by apt or dnf
 }
 
 // InitMirror is one mirror that was configured.
@@ -19,7 +19,7 @@ type InitMirror struct {
 	Type  string   `json:"type"`
 	URL   string   `json:"url"`
 	From  []string `json:"from"`            // file:line
-	Notes []string `json:"notes,omitempty"` // settings of this machine that were not taken over
+	Notes []string `json:"notes,omitempty"` // settings of this machine that were not copied
 }
 
 // InitSkip is a source that was skipped.
@@ -81,17 +81,17 @@ type RebuildResult struct {
 	Recorded string           `json:"recorded_sha256"`
 	Built    string           `json:"built_sha256"`
 	Equal    bool             `json:"equal"`
-	Tools    []ToolDifference `json:"tools"`             // tools with other versions than recorded
+	Tools    []ToolDifference `json:"tools"`             // tools whose versions differ from the recorded ones
 	Compare  *CompareResult   `json:"compare,omitempty"` // A is the recorded image, B the new one; absent if they are equal
-	// Attestation is what --attest signed.
+	// Attestation is the attestation that --attest signed.
 	Attestation *Attested `json:"attestation,omitempty"`
 	// Comparison is the path of the page with the differences, which --attest added.
 	Comparison string `json:"comparison,omitempty"`
 	Exit       int    `json:"exit"`
 }
 
-// RunResult is `snapctl run`. Exit is 4 if the runs of a check differ, else that of
-// the command.
+// RunResult is `snapctl run`. Exit is 4 if the runs of a check differ, otherwise the exit
+// status of the command.
 type RunResult struct {
 	Ref     string      `json:"ref"`
 	Name    string      `json:"name"` // of the freeze or snapshot
@@ -103,7 +103,7 @@ type RunResult struct {
 	Exit    int         `json:"exit"`
 }
 
-// RunOutput is something that a command left in /output.
+// RunOutput is a file, directory or link that a command left in /output.
 type RunOutput struct {
 	Path       string `json:"path"`
 	Kind       string `json:"kind"` // file, directory, link
@@ -117,20 +117,20 @@ type RunOutput struct {
 type RunCheck struct {
 	Equal       bool            `json:"equal"`
 	Varied      []RunVariation  `json:"varied"`
-	Same        []string        `json:"same"` // what this machine could not vary, and why
+	Same        []string        `json:"same"` // variations that this machine could not make, and why
 	Differences []RunDifference `json:"differences"`
 	Status      int             `json:"status"` // exit status of the second run
 }
 
-// RunVariation is what was different for the second run.
+// RunVariation is a difference in the conditions of the second run.
 type RunVariation struct {
 	What   string `json:"what"`
 	First  string `json:"first"`
 	Second string `json:"second"`
 }
 
-// RunDifference is an output that two runs do not have alike; "" means that a run
-// did not make it.
+// RunDifference is an output that differs between two runs; "" means that a run did not
+// make it.
 type RunDifference struct {
 	Path   string `json:"path"`
 	First  string `json:"first"`
@@ -158,11 +158,11 @@ type FetchResult struct {
 	Files      []AttestedRebuilds `json:"files"`
 }
 
-// FetchedRebuilder says how many binary packages of a freeze a rebuilder has
-// attestations for.
+// FetchedRebuilder counts the binary packages of a freeze for which a rebuilder has
+// attestations.
 type FetchedRebuilder struct {
 	Name     string `json:"name"`
-	Packages int    `json:"packages"` // that it was asked for; 0 without a URL
+	Packages int    `json:"packages"` // number of packages asked for; 0 without a URL
 	Found    int    `json:"found"`    // attestations by a key of the rebuilder
-	Other    int    `json:"other"`    // that are about other files, or not by its keys
+	Other    int    `json:"other"`    // attestations of other files, or by other keys
 }

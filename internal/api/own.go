@@ -17,9 +17,9 @@ type OwnRemove struct {
 // OwnResult is the outcome of `snapctl add` and `snapctl remove`.
 type OwnResult struct {
 	Mirror   string       `json:"mirror"`
-	Snapshot string       `json:"snapshot"` // the newest, new or not
+	Snapshot string       `json:"snapshot"` // the newest snapshot, new or not
 	New      bool         `json:"new"`
-	Packages []OwnPackage `json:"packages"`        // that were added or removed, source packages included
+	Packages []OwnPackage `json:"packages"`        // added or removed packages, including source packages
 	Files    int64        `json:"files,omitempty"` // received
 	Bytes    int64        `json:"bytes,omitempty"` // received
 }

@@ -4,21 +4,21 @@ package api
 // freeze.
 type ShownPackage struct {
 	Ref string `json:"ref"`
-	// Stanzas are those of its architectures, mirrors and indices, which may differ from
-	// suite to suite.
+	// Stanzas are the stanzas of the package's architectures, mirrors and indices. They
+	// may differ from suite to suite.
 	Stanzas []PackageDetail `json:"stanzas"`
 }
 
 // PackageDetail is a package with its control data and its history.
 type PackageDetail struct {
-	Package                // with its files, also if it is a binary package
+	Package                // with Files, even for a binary package
 	Places  []PackagePlace `json:"places"`
-	Fields  []PackageField `json:"fields"` // as upstream's index has them
+	Fields  []PackageField `json:"fields"` // as in upstream's index
 	Here    bool           `json:"here"`   // its bytes are stored
-	// Seen are the snapshots of its mirror that have it, the newest first.
+	// Seen lists the snapshots of the mirror that have the package, newest first.
 	Seen     []Seen   `json:"seen"`
 	Frozen   []string `json:"frozen"`   // freezes that contain it
-	Channels []string `json:"channels"` // that show or still answer for one of them
+	Channels []string `json:"channels"` // channels that show or still serve one of these freezes
 }
 
 // PackagePlace is a suite and component that list a package.

@@ -1,23 +1,23 @@
 package api
 
-// Types of the pages for people, which answer in JSON where a client asks for
-// application/json.
+// Types of the web pages. Clients that ask for application/json get these instead of
+// HTML.
 
 import "time"
 
-// Overview is the start page of a server: what everybody may know of its state.
+// Overview is the start page of a server: its state, as far as it is public.
 type Overview struct {
 	Version    string           `json:"version"`
 	Healthy    bool             `json:"healthy"`
-	Faults     []string         `json:"faults"` // why it is not
+	Faults     []string         `json:"faults"` // why the server is not healthy
 	Key        string           `json:"key"`    // fingerprint of the signing key
 	Disk       *Disk            `json:"disk,omitempty"`
 	Mirrors    []OverviewMirror `json:"mirrors"`
 	Channels   []Channel        `json:"channels"`
 	Freezes    []FreezeLine     `json:"freezes"` // the newest
 	FreezeLen  int              `json:"freeze_count"`
-	Recordings []Recording      `json:"recordings"`     // those that run, and the newest of the others
-	Kits       []PublishedKit   `json:"kits,omitempty"` // the first of them, by path
+	Recordings []Recording      `json:"recordings"`     // running recordings, and the newest of the others
+	Kits       []PublishedKit   `json:"kits,omitempty"` // the first ones, by path
 	KitLen     int              `json:"kit_count,omitempty"`
 	Nodes      []NodeStatus     `json:"nodes,omitempty"`
 	Leases     []LeaseStatus    `json:"leases,omitempty"`
@@ -31,13 +31,13 @@ type PublishedKit struct {
 }
 
 // OverviewMirror is a mirror with the number of snapshots of each of the last days,
-// the oldest first; the last one is today.
+// oldest first, up to today.
 type OverviewMirror struct {
 	MirrorStatus
 	Days []int `json:"days"`
 }
 
-// Disk is what the store holds.
+// Disk is the use of the disk of the store.
 type Disk struct {
 	Free       int64       `json:"free_bytes"`
 	Reserve    int64       `json:"reserve_bytes"`
@@ -50,14 +50,13 @@ type Disk struct {
 	Growth     []StoredDay `json:"growth"` // days on which blobs were stored, oldest first
 }
 
-// StoredDay tells how many bytes of what is stored now were stored by the end of a
-// day.
+// StoredDay counts how many of the bytes stored now were stored by the end of a day.
 type StoredDay struct {
 	Day   string `json:"day"` // 2006-01-02, UTC
 	Bytes int64  `json:"bytes"`
 }
 
-// FreezeLine is a freeze in a list: what is known without reading its manifest.
+// FreezeLine is a freeze in a list, with the data that can be read without its manifest.
 type FreezeLine struct {
 	Name     string            `json:"name"`
 	Date     time.Time         `json:"date"`
@@ -125,30 +124,30 @@ type VersionLine struct {
 	Suites   []string `json:"suites"`
 	Seen     []Seen   `json:"seen"`
 	Binaries []string `json:"binaries,omitempty"` // of a source package
-	Freezes  []string `json:"freezes"`            // that hold it
-	Channels []string `json:"channels"`           // that show one of them
+	Freezes  []string `json:"freezes"`            // that contain this version
+	Channels []string `json:"channels"`           // that show one of these freezes
 }
 
-// PackagePage is the history of a package with a page of the files that there are
-// and were.
+// PackagePage is the history of a package with a page of its files, past and present.
 type PackagePage struct {
 	History *PackageHistory `json:"history"`
 	Matches []Match         `json:"matches"`
-	Next    int             `json:"next,omitempty"` // files=: where their next page begins
+	Next    int             `json:"next,omitempty"` // files=: where the next page of files begins
 }
 
-// Seen is an uninterrupted series of snapshots, by their timestamps.
+// Seen is an uninterrupted series of snapshots, from the first to the last timestamp.
 type Seen struct {
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`
 }
 
-// FreezeProof is what a freeze rests on. The signature of its manifest and its entry
-// in the transparency log are verified, and its files are not: `snapctl verify` does.
+// FreezeProof is the evidence for a freeze. The signature of its manifest and its entry
+// in the transparency log have been verified, but its files have not: `snapctl verify`
+// verifies them.
 type FreezeProof struct {
 	Name      string        `json:"name"`
 	Manifest  string        `json:"manifest_sha256"`
-	Signature *Signer       `json:"signature,omitempty"` // nil: a fault says why
+	Signature *Signer       `json:"signature,omitempty"` // nil: Faults says why
 	Log       *LogProof     `json:"log,omitempty"`
 	Suites    []ProvenSuite `json:"suites"`
 	Notes     []string      `json:"notes,omitempty"`
@@ -156,7 +155,7 @@ type FreezeProof struct {
 	Before    string        `json:"before,omitempty"` // the freeze of the same mirrors that was made before it
 }
 
-// ProvenSuite is an upstream root with the keys that verified it.
+// ProvenSuite is a document of upstream with the keys that verified it.
 type ProvenSuite struct {
 	Mirror    string      `json:"mirror"`
 	Kind      string      `json:"kind"` // "whole" or "exact"

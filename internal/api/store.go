@@ -6,7 +6,7 @@ import "time"
 type GCRequest struct {
 	DryRun  bool   `json:"dry_run,omitempty"`
 	Explain string `json:"explain,omitempty"` // a digest
-	Compact bool   `json:"compact,omitempty"` // go through the whole history for indices that can be made again
+	Compact bool   `json:"compact,omitempty"` // search the whole history for indices that can be regenerated
 }
 
 // GCResult is what gc removed or would remove.
@@ -18,9 +18,9 @@ type GCResult struct {
 	Bytes       int64    `json:"bytes"`
 	Purged      int      `json:"purged"`
 	PurgedBytes int64    `json:"purged_bytes"`
-	Indices     int      `json:"indices,omitempty"`     // made from stanzas from now on
-	IndexBytes  int64    `json:"index_bytes,omitempty"` // of the compressed indices that these generations gave up
-	OrderBytes  int64    `json:"order_bytes,omitempty"` // that were stored for them
+	Indices     int      `json:"indices,omitempty"`     // no longer stored, but regenerated from stanzas
+	IndexBytes  int64    `json:"index_bytes,omitempty"` // of the compressed indices that were removed for this
+	OrderBytes  int64    `json:"order_bytes,omitempty"` // of the data stored to regenerate them
 	Explain     *Explain `json:"explain,omitempty"`
 }
 
@@ -43,43 +43,43 @@ type FsckRequest struct {
 type FsckResult struct {
 	Blobs    int           `json:"blobs"`
 	Bytes    int64         `json:"bytes"`
-	Faults   []VerifyFault `json:"faults"`   // that remain
+	Faults   []VerifyFault `json:"faults"`   // remaining faults
 	Repaired []string      `json:"repaired"` // digests of blobs, and parts of the metadata
 	Lost     []string      `json:"lost"`     // digests of the blobs among Faults that a repair could not get
-	// NotRebuilt are parts of the metadata that rest on others that are lost.
+	// NotRebuilt lists parts of the metadata that depend on lost parts.
 	NotRebuilt []string `json:"not_rebuilt,omitempty"`
-	// Unknown counts blobs that metadata restored from an older copy does not
-	// know. They are kept.
+	// Unknown counts blobs that are not in the metadata, which was restored from an older
+	// copy. They are kept.
 	Unknown int `json:"unknown,omitempty"`
 	Exit    int `json:"exit"`
 }
 
-// SalvageResult is what `snapd salvage` did, and what its report says.
+// SalvageResult is the outcome and the report of `snapd salvage`.
 type SalvageResult struct {
 	Time time.Time `json:"time"`
-	// Sound means that the metadata has no faults: nothing was changed.
+	// Sound means that the metadata has no faults, and that nothing was changed.
 	Sound    bool   `json:"sound,omitempty"`
 	Kept     string `json:"kept,omitempty"`   // path of the damaged metadata
 	Report   string `json:"report,omitempty"` // path of the report
 	Entries  int    `json:"entries"`          // copied into the new metadata
-	Expected int    `json:"expected"`         // that there were, as far as it is known
-	// Buckets are those that lost entries.
+	Expected int    `json:"expected"`         // number of entries before the damage, as far as it is known
+	// Buckets lists the parts that lost entries.
 	Buckets []SalvagedBucket `json:"buckets,omitempty"`
 }
 
 // SalvagedBucket is a part of the metadata that lost entries.
 type SalvagedBucket struct {
 	Name     string `json:"name"`
-	Entries  int    `json:"entries"`            // that were kept
+	Entries  int    `json:"entries"`            // kept entries
 	Expected *int   `json:"expected,omitempty"` // absent: unknown
 }
 
-// AcceptResult is what `snapd accept-lost-blobs` did.
+// AcceptResult is the outcome of `snapd accept-lost-blobs`.
 type AcceptResult struct {
 	DataDir string `json:"data_dir"`
-	// Accepted means that the next start goes on without blobs.
+	// Accepted means that the next start continues without blobs.
 	Accepted bool   `json:"accepted"`
-	Blob     string `json:"blob,omitempty"` // one that is there, so that there is nothing to accept
+	Blob     string `json:"blob,omitempty"` // an existing blob, so that there is nothing to accept
 }
 
 // BackupRequest copies the installation to a directory on the server.
@@ -87,8 +87,8 @@ type BackupRequest struct {
 	Dir string `json:"dir"` // absolute path
 }
 
-// BackupResult is `snapd backup`. If there are faults, Exit is 4, and everything
-// else was copied.
+// BackupResult is `snapd backup`. If there are faults, Exit is 4, but everything else was
+// copied.
 type BackupResult struct {
 	Dir         string        `json:"dir"`
 	Time        time.Time     `json:"time"`         // time of the copied state
@@ -98,7 +98,7 @@ type BackupResult struct {
 	CopiedBytes int64         `json:"copied_bytes"` // bytes of these
 	Removed     int64         `json:"removed"`      // blobs deleted from the backup because it no longer needs them
 	Faults      []VerifyFault `json:"faults"`       // blobs that are damaged or missing in the installation
-	Restorable  int           `json:"restorable"`   // how many of these the backup has
+	Restorable  int           `json:"restorable"`   // how many of these faults the backup can repair
 	Exit        int           `json:"exit"`
 }
 
@@ -107,22 +107,22 @@ type BackupResult struct {
 type MigrateResult struct {
 	From         string        `json:"from"`         // data directory
 	To           string        `json:"to"`           // data directory
-	Installation string        `json:"installation"` // its id, which stays the same
+	Installation string        `json:"installation"` // installation ID, which stays the same
 	Freezes      int           `json:"freezes"`
 	Blobs        int64         `json:"blobs"`
 	Bytes        int64         `json:"bytes"`
 	Copied       int64         `json:"copied"`       // blobs; an interrupted run copied the others
 	CopiedBytes  int64         `json:"copied_bytes"` // bytes of these
 	Quarantined  int64         `json:"quarantined"`  // blobs in the quarantine
-	LeftOut      int64         `json:"left_out"`     // corrupt copies in the quarantine, which are not taken along
+	LeftOut      int64         `json:"left_out"`     // corrupt copies in the quarantine, which are not copied
 	Entries      int64         `json:"entries"`      // of the metadata
 	Faults       []VerifyFault `json:"faults"`       // blobs that are damaged or missing in the source
 	Exit         int           `json:"exit"`
 }
 
-// RestoreResult is `snapd restore`. Exit is 3 if blobs are missing that the
-// backup did not have or that --allow-damaged gave up, and 4 if the restore was
-// refused because of faults.
+// RestoreResult is `snapd restore`. Exit is 3 if blobs are missing, because the backup
+// did not have them or --allow-damaged gave them up. Exit is 4 if faults prevented the
+// restore.
 type RestoreResult struct {
 	Dir     string        `json:"dir"`
 	DataDir string        `json:"data_dir"`

@@ -2,8 +2,8 @@ package api
 
 import "time"
 
-// Event is what a webhook gets, as the JSON body of a POST or on the standard input of a
-// command. Fields are never removed and never change their meaning; new fields and new
+// Event is sent to a webhook as the JSON body of a POST, or to a command on its standard
+// input. Fields are never removed and never change their meaning; new fields and new
 // types of events may be added.
 type Event struct {
 	ID        string    `json:"id"`        // the same for each delivery of the event
@@ -61,16 +61,16 @@ type EventChannel struct {
 	URL     string    `json:"url"`
 }
 
-// EventFailure says that a sync failed. If the sync before failed for the same reason,
-// there is no event.
+// EventFailure says that a sync failed. If the sync before it failed for the same reason,
+// no event is sent.
 type EventFailure struct {
 	Mirror      string     `json:"mirror"`
 	Error       string     `json:"error"`
 	LastSuccess *time.Time `json:"last_success,omitempty"`
 }
 
-// EventStale says that upstream's Date of a suite is older than max_age. Each Date has
-// one event.
+// EventStale says that upstream's Date of a suite is older than max_age. One event is
+// sent for each Date.
 type EventStale struct {
 	Mirror string    `json:"mirror"`
 	Suite  string    `json:"suite"`
@@ -93,9 +93,9 @@ type Webhook struct {
 	Name    string           `json:"name"`
 	Target  string           `json:"target"` // scheme and host of the URL, or the program
 	Events  []string         `json:"events"`
-	Pending int              `json:"pending"`          // deliveries that are not made yet
-	Oldest  *time.Time       `json:"oldest,omitempty"` // the time of the oldest event among them
-	Last    *WebhookDelivery `json:"last,omitempty"`   // the newest delivery that was tried
+	Pending int              `json:"pending"`          // pending deliveries
+	Oldest  *time.Time       `json:"oldest,omitempty"` // the time of the oldest pending event
+	Last    *WebhookDelivery `json:"last,omitempty"`   // the newest attempted delivery
 }
 
 // WebhookRef names a webhook.
@@ -115,7 +115,7 @@ type WebhookLog struct {
 	Deliveries []WebhookDelivery `json:"deliveries"`
 }
 
-// WebhookDelivery is one event and what became of telling a webhook about it.
+// WebhookDelivery is an event and the state of its delivery to a webhook.
 type WebhookDelivery struct {
 	Webhook  string     `json:"webhook"`
 	Event    string     `json:"event"` // its id
@@ -125,10 +125,10 @@ type WebhookDelivery struct {
 	State    string     `json:"state"`    // of DeliveryStates
 	Attempts int        `json:"attempts"` // since it was queued or redelivered
 	Last     *time.Time `json:"last,omitempty"`
-	Millis   int64      `json:"millis,omitempty"` // that the last attempt took
+	Millis   int64      `json:"millis,omitempty"` // duration of the last attempt
 	Status   int        `json:"status,omitempty"` // HTTP status, or exit status of a command
 	Error    string     `json:"error,omitempty"`  // of the last attempt
-	Next     *time.Time `json:"next,omitempty"`   // attempt, of a pending delivery
+	Next     *time.Time `json:"next,omitempty"`   // time of the next attempt of a pending delivery
 }
 
 // DeliveryStates are the states of a delivery.

@@ -1,10 +1,10 @@
 package api
 
-// Path is where the control API is, on the socket and over the network.
+// Path is the path of the control API, on the socket and over the network.
 const Path = "/api/v1/"
 
-// A request with files is multipart/form-data: the part "request" is the request
-// as JSON, and each part "file" after it has the bytes of one file. An answer of
+// A request with files is multipart/form-data: the part "request" is the request as JSON,
+// and each part "file" after it has the bytes of one file. An answer that consists of
 // bytes has the Content-Type BytesType.
 const (
 	RequestPart = "request"

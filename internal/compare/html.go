@@ -30,7 +30,7 @@ pre { overflow-x: auto; background: #f5f5f5; padding: 1rem; }
 </style>
 </head>
 <body>
-<h1>{{if eq .Verdict "equal"}}Equal{{else if eq .Verdict "layout"}}Layout only{{else if eq .Verdict "metadata"}}Metadata differ{{else}}Contents differ{{end}}</h1>
+<h1>{{if eq .Verdict "equal"}}Equal{{else if eq .Verdict "layout"}}Layout only{{else if eq .Verdict "metadata"}}Metadata differs{{else}}Contents differ{{end}}</h1>
 <table>
 <tr><th></th><th>File</th><th>Format</th><th>Bytes</th><th>SHA-256</th></tr>
 <tr><th>A</th><td class="path">{{.A.Name}}</td><td>{{.A.Format}}</td><td>{{.A.Size}}</td><td class="path">{{.A.SHA256}}</td></tr>

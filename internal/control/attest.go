@@ -15,7 +15,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// frozen finds a freeze by its name, or by a channel. meta.ErrNotFound.
+// frozen finds a freeze by its name, or the freeze that a channel shows. If neither
+// exists, the error is meta.ErrNotFound.
 func (c *Control) frozen(ctx context.Context, name string) (*meta.Frozen, error) {
 	ref, err := c.catalog.ResolveRef(ctx, name)
 	if err != nil {
@@ -27,8 +28,8 @@ func (c *Control) frozen(ctx context.Context, name string) (*meta.Frozen, error)
 	return ref.Frozen, nil
 }
 
-// AttestStatement returns the statement that a builder is to sign: it compares what was
-// built with the image that the freeze published.
+// AttestStatement returns the statement for a builder to sign. It compares a rebuilt
+// image with the image that the freeze published.
 func (c *Control) AttestStatement(ctx context.Context, req *api.AttestRequest) (*api.AttestStatement, error) {
 	f, err := c.frozen(ctx, req.Name)
 	if err != nil {
@@ -81,7 +82,7 @@ func publishedImage(name, variant string, images []freeze.Statement) (*freeze.St
 	return found, nil
 }
 
-// AddAttestation keeps an attestation.
+// AddAttestation stores an attestation.
 func (c *Control) AddAttestation(ctx context.Context, req *api.AttestAdd) (*api.Attested, error) {
 	file, a, added, err := c.cfg.Freezer.AddAttestation(ctx, req.Name, req.Envelope)
 	if err != nil {
@@ -90,8 +91,7 @@ func (c *Control) AddAttestation(ctx context.Context, req *api.AttestAdd) (*api.
 	return &api.Attested{Attestation: client.Attestation(file.Path, a), New: added}, nil
 }
 
-// AddComparison keeps what differs between the published image and one that a builder
-// made.
+// AddComparison stores the differences between the published image and a rebuilt one.
 func (c *Control) AddComparison(ctx context.Context, req *api.AttestComparison) (*api.AttestedComparison, error) {
 	f, err := c.frozen(ctx, req.Name)
 	if err != nil {
@@ -128,7 +128,7 @@ func (c *Control) RemoveAttestation(ctx context.Context, req *api.AttestRemove) 
 	return &api.AttestRemoved{Name: req.Name, File: file.Path}, nil
 }
 
-// AddRebuilds keeps what rebuilders say about packages.
+// AddRebuilds stores the results of rebuilders for packages.
 func (c *Control) AddRebuilds(ctx context.Context, req *api.AttestRebuilds) (*api.AttestedRebuilds, error) {
 	list, err := c.cfg.Freezer.Materials(ctx, req.Name)
 	if err != nil {
@@ -140,12 +140,12 @@ func (c *Control) AddRebuilds(ctx context.Context, req *api.AttestRebuilds) (*ap
 	}
 	file, links, added, err := c.cfg.Freezer.AddRebuilds(ctx, req.Name, packages, req.Links)
 	if err != nil {
-		return nil, fmt.Errorf("what rebuilders say about %s: %w", req.Name, err)
+		return nil, fmt.Errorf("results of rebuilders for %s: %w", req.Name, err)
 	}
 	return &api.AttestedRebuilds{Name: req.Name, File: file.Path, Links: links, New: added}, nil
 }
 
-// Attestations lists what builders say about the images of a freeze.
+// Attestations lists the attestations of the images of a freeze.
 func (c *Control) Attestations(ctx context.Context, req *api.AttestRef) (*api.AttestationList, error) {
 	f, err := c.frozen(ctx, req.Name)
 	if err != nil {

@@ -25,9 +25,10 @@ const (
 	auditTrim    = 1000 // entries that one transaction removes
 )
 
-// Changes of one caller that were refused or did not begin have an entry each: so many
-// at once, and one more after each time. Further ones are counted in the detail of the
-// next entry, so that a caller who may change nothing cannot bury what was changed.
+// Changes of one caller that were refused or did not begin get an entry each:
+// refusedBurst at once, then one every refusedEvery. Further ones are only counted in the
+// detail of the next entry, so that a caller without permissions cannot bury the real
+// changes.
 const (
 	refusedBurst = 20
 	refusedEvery = 10 * time.Minute
@@ -36,16 +37,16 @@ const (
 // refusals limits the entries for refused changes.
 type refusals struct {
 	mu sync.Mutex
-	of map[string]*refusal // by caller; as many as there were tokens
+	of map[string]*refusal // by caller; at most one for each token
 }
 
 type refusal struct {
 	limit *rate.Limiter
-	left  int // that have no entry
+	left  int // refusals since the last entry
 }
 
-// entry reports whether a refusal of a caller has an entry, and how many before it had
-// none.
+// entry reports whether to write an entry for a refusal of a caller. left is the number
+// of earlier refusals without an entry.
 func (r *refusals) entry(who string, now time.Time) (left int, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,7 +69,7 @@ func (r *refusals) entry(who string, now time.Time) (left int, ok bool) {
 // auditTime bounds how long an entry may take to be written.
 const auditTime = 30 * time.Second
 
-// Failure returns err, or else why a result is not all that was asked for.
+// Failure returns err, or an error that describes a result that is only partly a success.
 func Failure(res any, err error) error {
 	if err != nil {
 		return err
@@ -96,15 +97,15 @@ func Failure(res any, err error) error {
 	return nil
 }
 
-// Audited notes a change that was made or failed: one line of the log, and one entry of
-// the audit list. An entry that cannot be written is an error of the log, which then has
-// the only copy.
+// Audited records a change that was made or failed: one line of the log, and one entry of
+// the audit list. If the entry cannot be written, this is logged as an error: the log
+// line is then the only record.
 func (c *Control) Audited(ctx context.Context, by *Caller, verb string, t *Touch, err error) {
 	c.audited(ctx, by, verb, t, err, errors.Is(err, ErrForbidden))
 }
 
-// NotBegun notes a change that was refused or could not begin, like Audited, unless
-// there were too many of one caller.
+// NotBegun records a change that was refused or could not begin, like Audited, unless the
+// caller had too many of them.
 func (c *Control) NotBegun(ctx context.Context, by *Caller, verb string, t *Touch, err error) {
 	c.audited(ctx, by, verb, t, err, true)
 }
@@ -135,7 +136,7 @@ func (c *Control) audited(ctx context.Context, by *Caller, verb string, t *Touch
 			e.Detail += fmt.Sprintf(" (%d more did not begin since the last entry: the log has them)", left)
 		}
 	}
-	// A client that left changes nothing about what was done.
+	// The change was made or refused even if the client has disconnected.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), auditTime)
 	defer cancel()
 	if err := c.st.AppendAudit(ctx, e); err != nil {

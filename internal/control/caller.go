@@ -21,13 +21,13 @@ var (
 	ErrToken = errclass.New(errclass.Usage, "unauthorized")
 	// ErrForbidden means that a token does not allow a request.
 	ErrForbidden = errclass.New(errclass.Usage, "forbidden")
-	// ErrManyTokens means that too many tokens from one address were not valid.
-	ErrManyTokens = errclass.New(errclass.Transient, "too many tokens that are not valid")
+	// ErrManyTokens means that one address sent too many invalid tokens.
+	ErrManyTokens = errclass.New(errclass.Transient, "too many invalid tokens")
 	// ErrBody means that the body of a request is too large.
 	ErrBody = errclass.New(errclass.Usage, "body too large")
 )
 
-// Caller is who makes a request.
+// Caller is the user or token that makes a request.
 type Caller struct {
 	Who     string   // "user root (0)", "token ci"
 	From    string   // "socket", or an address
@@ -46,12 +46,12 @@ func Has(role, needed string) bool {
 // Touch is what a request changes.
 type Touch struct {
 	What       string   // for the audit list
-	Mirrors    []string // that it concerns
-	AllMirrors bool     // it concerns all mirrors
+	Mirrors    []string // affected
+	AllMirrors bool     // all mirrors are affected
 	Names      []string // of freezes, recordings, channels and kits that it changes
 	Unlimited  bool     // only callers without limits on mirrors and names may do it
 	Local      string   // what only callers on the control socket may have read; "": nothing
-	ReadOnly   bool     // it changes nothing, so that it has no entry if it is allowed
+	ReadOnly   bool     // nothing changes: there is no audit entry if it is allowed
 }
 
 // CheckRole returns ErrForbidden if the caller's role is not sufficient for a verb.
@@ -65,19 +65,19 @@ func (c *Caller) CheckRole(verb, needed string) error {
 // Check returns ErrForbidden if the caller may not make the change that t describes.
 func (c *Caller) Check(t *Touch) error {
 	if t.Local != "" && !c.Local {
-		return fmt.Errorf("%w: %s is read by the server itself: it is for the control socket there", ErrForbidden, t.Local)
+		return fmt.Errorf("%w: %s is read on the server: use the control socket on that machine", ErrForbidden, t.Local)
 	}
 	if t.Unlimited && len(c.Mirrors)+len(c.Names) > 0 {
-		return fmt.Errorf("%w: %s is limited to some mirrors or names, and this needs a token without limits", ErrForbidden, c.Who)
+		return fmt.Errorf("%w: %s is limited to some mirrors or names, but this needs a token without limits", ErrForbidden, c.Who)
 	}
 	if len(c.Mirrors) > 0 {
 		for _, m := range t.Mirrors {
 			if !slices.Contains(c.Mirrors, m) {
-				return fmt.Errorf("%w: %s is for the mirrors %s, and this concerns %s", ErrForbidden, c.Who, strings.Join(c.Mirrors, ", "), m)
+				return fmt.Errorf("%w: %s is limited to the mirrors %s, but this affects %s", ErrForbidden, c.Who, strings.Join(c.Mirrors, ", "), m)
 			}
 		}
 		if t.AllMirrors {
-			return fmt.Errorf("%w: %s is for the mirrors %s, and this concerns all mirrors", ErrForbidden, c.Who, strings.Join(c.Mirrors, ", "))
+			return fmt.Errorf("%w: %s is limited to the mirrors %s, but this affects all mirrors", ErrForbidden, c.Who, strings.Join(c.Mirrors, ", "))
 		}
 	}
 	if len(c.Names) == 0 {
@@ -85,7 +85,7 @@ func (c *Caller) Check(t *Touch) error {
 	}
 	for _, n := range t.Names {
 		if !slices.ContainsFunc(c.Names, func(glob string) bool { ok, err := path.Match(glob, n); return ok && err == nil }) {
-			return fmt.Errorf("%w: %s is for names like %s, and this changes %s", ErrForbidden, c.Who, strings.Join(c.Names, ", "), n)
+			return fmt.Errorf("%w: %s is limited to names like %s, but this changes %s", ErrForbidden, c.Who, strings.Join(c.Names, ", "), n)
 		}
 	}
 	return nil
@@ -97,7 +97,7 @@ func mirrorOf(ref string) string {
 	return m
 }
 
-// touchMirrors is a change of the mirrors of references, or of all mirrors if refs is
+// touchMirrors returns a Touch of the mirrors of refs, or of all mirrors if refs is
 // empty.
 func touchMirrors(what string, refs []string, names ...string) *Touch {
 	t := &Touch{What: what, Names: names, AllMirrors: len(refs) == 0}
@@ -133,15 +133,16 @@ func (c *Control) mirrorsOf(ctx context.Context, names ...string) (mirrors []str
 	return mirrors, nil
 }
 
-// touchNamed is a change of a freeze, recording or channel, and therefore of its mirrors.
+// touchNamed returns a Touch of a freeze, recording or channel, and therefore of its
+// mirrors.
 func (c *Control) touchNamed(ctx context.Context, what, name string) (*Touch, error) {
 	mirrors, err := c.mirrorsOf(ctx, name)
 	return &Touch{What: what, Mirrors: mirrors, Names: []string{name}}, err
 }
 
-// TouchSync is what a sync changes. A dry run changes nothing, but it makes requests of
-// the server's, for which the caller's limits hold; those to a URL of the caller's are
-// also noted.
+// TouchSync returns what a sync changes. A dry run changes nothing, but it makes this
+// server send requests, so the caller's limits apply. A dry run from a URL that the
+// caller chose is also audited.
 func (c *Control) TouchSync(_ context.Context, req *api.SyncRequest) (*Touch, error) {
 	what := "all mirrors"
 	if len(req.Mirrors) > 0 {
@@ -155,7 +156,7 @@ func (c *Control) TouchSync(_ context.Context, req *api.SyncRequest) (*Touch, er
 	return t, nil
 }
 
-// TouchRef is what a removal, a pin or an unpin changes.
+// TouchRef returns what a removal changes.
 func (c *Control) TouchRef(ctx context.Context, req *api.RefRequest) (*Touch, error) {
 	if strings.Contains(req.Ref, "@") {
 		return touchMirrors(req.Ref, []string{req.Ref}), nil
@@ -163,13 +164,13 @@ func (c *Control) TouchRef(ctx context.Context, req *api.RefRequest) (*Touch, er
 	return c.touchNamed(ctx, req.Ref, req.Ref)
 }
 
-// TouchPin is what a pin changes.
+// TouchPin returns what a pin or an unpin changes.
 func (c *Control) TouchPin(ctx context.Context, req *api.PinRequest) (*Touch, error) {
 	return c.TouchRef(ctx, &api.RefRequest{Ref: req.Ref})
 }
 
-// TouchFreeze is what a freeze changes: nothing in a dry run. Its mirrors are those that
-// it names, or else those of its recording or base, or else all.
+// TouchFreeze returns what a freeze changes: nothing in a dry run. Its mirrors are those
+// that the request names, or else those of its recording or base, or else all.
 func (c *Control) TouchFreeze(ctx context.Context, req *api.FreezeRequest) (*Touch, error) {
 	if req.DryRun {
 		return nil, nil
@@ -186,7 +187,7 @@ func (c *Control) TouchFreeze(ctx context.Context, req *api.FreezeRequest) (*Tou
 	if plan.OfItsRecording(req) && len(req.Mirrors) == 0 {
 		switch _, err := c.st.Recording(ctx, req.Name); {
 		case err == nil:
-			req.Recording = req.Name // also if it is removed before it is frozen
+			req.Recording = req.Name // even if the recording is removed before the freeze starts
 		case !errors.Is(err, meta.ErrNotFound):
 			return nil, err
 		}
@@ -204,57 +205,57 @@ func (c *Control) TouchFreeze(ctx context.Context, req *api.FreezeRequest) (*Tou
 	return touchMirrors(req.Name, refs, req.Name), nil
 }
 
-// TouchRecordStart is what the start of a recording changes.
+// TouchRecordStart returns what the start of a recording changes.
 func (c *Control) TouchRecordStart(_ context.Context, req *api.RecordStart) (*Touch, error) {
 	return touchMirrors(req.Name, req.Mirrors, req.Name), nil
 }
 
-// TouchRecord is what the stop or removal of a recording changes.
+// TouchRecord returns what the stop or removal of a recording changes.
 func (c *Control) TouchRecord(ctx context.Context, req *api.RecordRef) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
-// TouchAdd is what the addition of packages to a local mirror changes.
+// TouchAdd returns what the addition of packages to a local mirror changes.
 func (c *Control) TouchAdd(_ context.Context, req *api.AddRequest) (*Touch, error) {
 	return &Touch{What: strings.Join(append([]string{req.Mirror}, req.Files...), " "), Mirrors: []string{req.Mirror}}, nil
 }
 
-// TouchOwnRemove is what the removal of packages from a local mirror changes.
+// TouchOwnRemove returns what the removal of packages from a local mirror changes.
 func (c *Control) TouchOwnRemove(_ context.Context, req *api.OwnRemove) (*Touch, error) {
 	return &Touch{What: strings.Join(append([]string{req.Mirror}, req.Packages...), " "), Mirrors: []string{req.Mirror}}, nil
 }
 
-// TouchImage is what the addition of an image changes.
+// TouchImage returns what the addition of an image changes.
 func (c *Control) TouchImage(ctx context.Context, req *api.ImageAdd) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
-// TouchAttest is what the addition of an attestation changes.
+// TouchAttest returns what the addition of an attestation changes.
 func (c *Control) TouchAttest(ctx context.Context, req *api.AttestAdd) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
-// TouchComparison is what the addition of a comparison changes.
+// TouchComparison returns what the addition of a comparison changes.
 func (c *Control) TouchComparison(ctx context.Context, req *api.AttestComparison) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
-// TouchAttestRemove is what the removal of an attestation changes.
+// TouchAttestRemove returns what the removal of an attestation changes.
 func (c *Control) TouchAttestRemove(ctx context.Context, req *api.AttestRemove) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name+" sha256:"+req.SHA256, req.Name)
 }
 
-// TouchRebuilds is what the addition of what rebuilders say changes.
+// TouchRebuilds returns what the addition of rebuilders' results changes.
 func (c *Control) TouchRebuilds(ctx context.Context, req *api.AttestRebuilds) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
-// TouchLabel is what a change of labels changes.
+// TouchLabel returns what a change of labels changes.
 func (c *Control) TouchLabel(ctx context.Context, req *api.LabelRequest) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)
 }
 
-// TouchKits is what the publication of kits changes. The names of kits are their
+// TouchKits returns what the publication of kits changes. The names of kits are their
 // paths below /iuk/.
 func (c *Control) TouchKits(_ context.Context, req *api.KitPublish) (*Touch, error) {
 	t := &Touch{AllMirrors: true} // files do not say from which mirrors they were made
@@ -267,29 +268,29 @@ func (c *Control) TouchKits(_ context.Context, req *api.KitPublish) (*Touch, err
 	return t, nil
 }
 
-// TouchImport is what an import changes. The name of the freeze is known only after its
-// manifest has been read.
+// TouchImport returns what an import changes. The name of the freeze is known only after
+// its manifest has been read.
 func (c *Control) TouchImport(_ context.Context, req *api.ImportRequest) (*Touch, error) {
 	return &Touch{What: req.Dir, Unlimited: true}, nil
 }
 
-// TouchImportTar is what an import changes: the name of the freeze is known when its
-// manifest has been read.
+// TouchImportTar returns what an import changes. The name of the freeze is known only
+// after its manifest has been read.
 func (c *Control) TouchImportTar(context.Context, *api.ImportTar) (*Touch, error) {
 	return &Touch{What: "an export", Unlimited: true}, nil
 }
 
-// TouchExport is what an export changes: a directory of the server.
+// TouchExport returns what an export changes: a directory of the server.
 func (c *Control) TouchExport(_ context.Context, req *api.ExportRequest) (*Touch, error) {
 	return &Touch{What: req.Ref + " to " + req.Dir}, nil
 }
 
-// TouchBackup is what a backup changes. It has the signing key.
+// TouchBackup returns what a backup changes. A backup contains the signing key.
 func (c *Control) TouchBackup(_ context.Context, req *api.BackupRequest) (*Touch, error) {
 	return &Touch{What: req.Dir, AllMirrors: true}, nil
 }
 
-// TouchGC is what a collection changes: nothing where it only explains.
+// TouchGC returns what a garbage collection changes: nothing if it only explains.
 func (c *Control) TouchGC(_ context.Context, req *api.GCRequest) (*Touch, error) {
 	if req.DryRun || req.Explain != "" {
 		return nil, nil
@@ -297,7 +298,8 @@ func (c *Control) TouchGC(_ context.Context, req *api.GCRequest) (*Touch, error)
 	return &Touch{What: "expired snapshots and unreferenced blobs", AllMirrors: true}, nil
 }
 
-// TouchFsck is what fsck changes: it records damage, and with repair it downloads blobs.
+// TouchFsck returns what fsck changes: it records damage, and with repair it downloads
+// blobs.
 func (c *Control) TouchFsck(_ context.Context, req *api.FsckRequest) (*Touch, error) {
 	if !req.Repair {
 		return nil, nil
@@ -305,17 +307,17 @@ func (c *Control) TouchFsck(_ context.Context, req *api.FsckRequest) (*Touch, er
 	return &Touch{What: "damaged and lost blobs", AllMirrors: true}, nil
 }
 
-// TouchReload is what a reload of the configuration changes.
+// TouchReload returns what a reload of the configuration changes.
 func (c *Control) TouchReload(context.Context, *api.Empty) (*Touch, error) {
 	return &Touch{What: "the configuration", AllMirrors: true}, nil
 }
 
-// TouchToken is what the creation of a token changes.
+// TouchToken returns what the creation of a token changes.
 func (c *Control) TouchToken(_ context.Context, req *api.TokenCreate) (*Touch, error) {
 	return &Touch{What: fmt.Sprintf("%s, role %s", req.Name, req.Role), Unlimited: true}, nil
 }
 
-// TouchTokenRef is what the revocation of a token changes.
+// TouchTokenRef returns what the revocation of a token changes.
 func (c *Control) TouchTokenRef(_ context.Context, req *api.TokenRef) (*Touch, error) {
 	return &Touch{What: req.Name, Unlimited: true}, nil
 }

@@ -14,7 +14,8 @@ import (
 
 type callerKey struct{}
 
-// WithCaller returns a context that says who makes the request: "user root (0)".
+// WithCaller returns a context that names the caller of the request, such as "user root
+// (0)".
 func WithCaller(ctx context.Context, who string) context.Context {
 	return context.WithValue(ctx, callerKey{}, who)
 }
@@ -31,7 +32,7 @@ func (c *Control) SetChannel(ctx context.Context, req *api.ChannelSet) (*api.Cha
 		return nil, err
 	}
 	if ref.Frozen == nil {
-		return nil, fmt.Errorf("%w: %s is a snapshot, which changes clients' trust: freeze it first", errclass.Usage, req.Freeze)
+		return nil, fmt.Errorf("%w: %s is a snapshot, but a channel shows only freezes: freeze it first", errclass.Usage, req.Freeze)
 	}
 	old, err := c.st.Channel(ctx, req.Name)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) && !errors.Is(err, meta.ErrGone) {
@@ -101,7 +102,7 @@ func (c *Control) Channels(ctx context.Context, _ *api.Empty) (*api.ChannelList,
 // movesPage is how many moves are read at once.
 const movesPage = 500
 
-// ChannelHistory lists the moves of a channel, also of one that was removed.
+// ChannelHistory lists the moves of a channel, even of a removed one.
 func (c *Control) ChannelHistory(ctx context.Context, req *api.ChannelRef) (*api.ChannelHistory, error) {
 	out := &api.ChannelHistory{Name: req.Name, Moves: []api.ChannelMove{}}
 	for before := (time.Time{}); ; {
@@ -123,7 +124,7 @@ func (c *Control) ChannelHistory(ctx context.Context, req *api.ChannelRef) (*api
 	return out, nil
 }
 
-// RemoveChannel removes a channel. Its history stays.
+// RemoveChannel removes a channel. Its history is kept.
 func (c *Control) RemoveChannel(ctx context.Context, req *api.ChannelRef) (*api.RemoveResult, error) {
 	if err := c.cfg.Freezer.RemoveChannel(ctx, req.Name, callerOf(ctx)); err != nil {
 		return nil, err
@@ -131,8 +132,8 @@ func (c *Control) RemoveChannel(ctx context.Context, req *api.ChannelRef) (*api.
 	return &api.RemoveResult{Removed: req.Name}, nil
 }
 
-// TouchChannelSet is what a move of a channel changes: the name of the channel, and
-// what clients of the mirrors of the freeze get.
+// TouchChannelSet returns what a move of a channel changes: the channel, and the packages
+// that its clients get from the mirrors of the freeze.
 func (c *Control) TouchChannelSet(ctx context.Context, req *api.ChannelSet) (*Touch, error) {
 	t := &Touch{What: req.Name + " to " + req.Freeze, Names: []string{req.Name}}
 	ref, err := c.catalog.ResolveRef(ctx, req.Freeze)
@@ -152,7 +153,7 @@ func (c *Control) TouchChannelSet(ctx context.Context, req *api.ChannelSet) (*To
 	return t, err
 }
 
-// TouchChannel is what the removal of a channel changes.
+// TouchChannel returns what the removal of a channel changes.
 func (c *Control) TouchChannel(ctx context.Context, req *api.ChannelRef) (*Touch, error) {
 	return c.touchNamed(ctx, req.Name, req.Name)
 }

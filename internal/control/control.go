@@ -1,6 +1,6 @@
-// Package control does what control requests ask for: Control has one method for each
-// verb. It knows nothing of HTTP. Package httpd decodes requests and encodes results,
-// progress and errors; the scheduler in package daemon calls Sync as a request does.
+// Package control implements the verbs of the control API: Control has one method for
+// each. It does not depend on HTTP. Package httpd decodes requests and encodes results,
+// progress and errors. The scheduler in package daemon calls Sync as a request does.
 package control
 
 import (
@@ -45,7 +45,7 @@ type Config struct {
 	TLog      *sequencer.Log
 	Webhooks  *webhook.Engine // nil: this node has none
 	// Local is the metadata if it is a file on this machine, for backups; nil if it is in
-	// a database.
+	// a database server.
 	Local *bolt.Store
 	// Client downloads from the other snapd that fsck repairs from.
 	Client  *fetch.Client
@@ -56,28 +56,29 @@ type Config struct {
 	// NextSync returns the time of a mirror's next scheduled sync, or the zero time if it
 	// is only synced on request. If NextSync is nil, no mirror is synced on a schedule.
 	NextSync func(mirror string) time.Time
-	// Fatal ends the daemon because the state on disk is unknown. nil: errors do not end
-	// it.
+	// Fatal ends the daemon because the state on disk is unknown. nil: such errors do not
+	// end it.
 	Fatal func(error)
 	// Shared is the metadata if nodes share it; nil if this node has its own.
 	Shared *follow.Store
-	// Node is what this node calls itself.
+	// Node is the name of this node.
 	Node string
 	// Warnings are conditions that Status shows for the whole run; Conditions returns
 	// those that may end. nil: none.
 	Warnings   []string
 	Salvaged   string // describes an earlier salvage of the metadata; "": there was none
 	Conditions func() []string
-	// BlobsLost reports whether the metadata refers to blobs and none is there. nil: it is
-	// not known.
+	// BlobsLost reports whether the metadata refers to blobs but the blob store is empty.
+	// nil: this is not known.
 	BlobsLost func(context.Context) bool
 	// ConfigFile is the file that Reload reads; "" if snapd runs without one.
 	ConfigFile string
-	// Reload reads the configuration again. nil: that is not possible.
+	// Reload reads the configuration again. nil: reloading is not supported.
 	Reload func(context.Context) (*api.ReloadResult, error)
 }
 
-// Format knows the architecture of packages for all architectures.
+// Format says whether the packages of a repository format have an architecture for all
+// architectures.
 type Format interface {
 	repo.Versions
 	repo.Fields
@@ -113,7 +114,7 @@ type Metadata interface {
 	PutKits(ctx context.Context, kits []meta.Kit) error
 }
 
-// Control does what control requests ask for. It is safe for concurrent use.
+// Control implements the verbs of the control API. It is safe for concurrent use.
 type Control struct {
 	cfg      Config
 	catalog  *catalog.Catalog
@@ -166,7 +167,7 @@ func (c *Control) Close() {
 }
 
 // background runs f until it returns or Close interrupts it. After Close, f still runs,
-// because callers may wait for its end, but with a context that is done.
+// but with a context that is done, because callers may wait for its end.
 func (c *Control) background(f func(ctx context.Context)) {
 	if !c.running.Go(func() { f(c.base) }) {
 		go f(c.base)

@@ -32,7 +32,7 @@ import (
 )
 
 // ErrOtherServer means that the indices of a snapshot point to packages on another
-// server, so that this server does not see all requests.
+// server. A recording would miss the requests for them.
 var ErrOtherServer = errclass.New(errclass.Conflict, "packages are on another server")
 
 // outcome is the code, reason and exit code of an error.
@@ -43,11 +43,11 @@ type outcome struct {
 	exit   int
 }
 
-// outcomes maps errors to codes, reasons and exit codes. The first row that matches
-// counts. Security comes first, so that another error never hides it. Among its sentinels
-// the most serious comes first: a state of upstream that is both old and badly signed is
-// not a rollback that may be accepted. A class comes after those of its sentinels that
-// have their own row.
+// outcomes maps errors to codes, reasons and exit codes. The first matching row applies.
+// Security errors come first, so that no other error hides them. Among them the most
+// serious comes first: a state of upstream that is both old and badly signed must not be
+// reported as a rollback, which a user may accept. A class comes after those of its
+// sentinels that have their own row.
 var outcomes = []outcome{
 	{sign.ErrRevoked, api.CodeVerify, "revoked_key", api.ExitVerify},
 	{sign.ErrBadSignature, api.CodeVerify, "bad_signature", api.ExitVerify},
@@ -132,8 +132,8 @@ var outcomes = []outcome{
 
 	{meta.ErrLocked, api.CodeInUse, "locked", api.ExitFailed},
 	{meta.ErrCorrupt, api.CodeInternal, "metadata", api.ExitFailed},
-	// Before "not found": a file that one URL does not have, and for which another did
-	// not answer, may be available later.
+	// This row is before "not found": a file that one URL lacks may be available later
+	// from another URL that did not answer.
 	{repo.ErrTorn, api.CodeUnavailable, "torn", api.ExitFailed},
 	{fetch.ErrCertificate, api.CodeUnavailable, "certificate", api.ExitFailed},
 	{fetch.ErrLocal, api.CodeUnavailable, "local", api.ExitFailed},
@@ -172,8 +172,8 @@ var outcomes = []outcome{
 	{context.DeadlineExceeded, api.CodeUnavailable, "time", api.ExitFailed},
 }
 
-// classify returns how clients see an error. ok is false for unknown errors, which are
-// this server's own faults.
+// classify returns the outcome that clients see for an error. ok is false for unknown
+// errors, which are faults of this server.
 func classify(err error) (o outcome, ok bool) {
 	for _, o := range outcomes {
 		if errors.Is(err, o.is) {
@@ -183,15 +183,15 @@ func classify(err error) (o outcome, ok bool) {
 	return outcome{code: api.CodeInternal, exit: api.ExitFailed}, false
 }
 
-// Error returns err as clients get it. An *api.Error is returned unchanged. known is
-// false for a fault in this program.
+// Error returns err in the form that clients get. An *api.Error is returned unchanged.
+// known is false for a fault of this program.
 func Error(err error) (e *api.Error, known bool) {
 	if errors.As(err, &e) {
 		return e, true
 	}
 	o, known := classify(err)
 	e = &api.Error{Code: o.code, Reason: o.reason, Message: remote.Scrub(err.Error()), Exit: o.exit}
-	// The error of a refused freeze says what became of each entry.
+	// The error of a refused freeze includes the report on each entry.
 	var refused *freeze.ReportError
 	if errors.As(err, &refused) {
 		e.Hint = refused.Hint
@@ -200,7 +200,7 @@ func Error(err error) (e *api.Error, known bool) {
 	return e, known
 }
 
-// Error is the function Error, but logs unknown errors of the verb.
+// Error is like the function Error, but logs unknown errors of the verb.
 func (c *Control) Error(verb string, err error) *api.Error {
 	e, known := Error(err)
 	if !known {

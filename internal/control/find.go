@@ -21,20 +21,20 @@ import (
 // maxFound is how many stanzas one request finds.
 const maxFound = 10_000
 
-// Find returns the packages that a query asks for, or the versions of one package, and
-// where each is and was.
+// Find returns the packages that match a query, or the versions of one package, with the
+// mirrors, snapshots and freezes that contain each.
 func (c *Control) Find(ctx context.Context, req *api.FindRequest) (*api.FindResult, error) {
 	return c.find(ctx, &finding{req: req, left: maxFound})
 }
 
-// FindPage lists what a query asks for in pages: at most limit stanzas, from a position
-// that the result of another page has as Next (empty: from the start). A page ends after
-// it has read about read stanzas, also if it found nothing.
+// FindPage lists the matches of a query in pages of at most limit stanzas. from is the
+// Next of another page, or empty for the first. A page ends after about read stanzas have
+// been read, even if none of them matched.
 func (c *Control) FindPage(ctx context.Context, text, from string, limit, read int) (*api.FindResult, error) {
 	f := &finding{req: &api.FindRequest{Query: text}, left: limit, paged: true, read: read}
 	var ok bool
 	if f.mirror, f.after, ok = strings.Cut(from, "/"); from != "" && !ok {
-		return nil, fmt.Errorf("%w: position %q, expected that of a link", errclass.Usage, from)
+		return nil, fmt.Errorf("%w: position %q, expected a position from a link of this server", errclass.Usage, from)
 	}
 	return c.find(ctx, f)
 }
@@ -61,7 +61,7 @@ func (c *Control) find(ctx context.Context, f *finding) (*api.FindResult, error)
 		return nil, err
 	}
 	for _, m := range mirrors {
-		if m < f.mirror { // they are in order
+		if m < f.mirror { // mirrors are in order
 			continue
 		} else if m > f.mirror {
 			f.after = ""
@@ -91,11 +91,11 @@ type finding struct {
 	out    *api.FindResult
 
 	paged         bool
-	read          int    // of a page: how many stanzas may still be read
-	mirror, after string // of a page: it begins in this mirror, after this name
+	read          int    // for a page: how many stanzas may still be read
+	mirror, after string // for a page: it begins in this mirror, after this name
 }
 
-// versions returns the stanzas that a mirror has or had and that are asked for.
+// versions returns the stanzas that a mirror has or had and that match the request.
 func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, error) {
 	if f.q == nil {
 		lists, err := f.c.st.Versions(ctx, mirror, []string{f.req.Name})
@@ -149,8 +149,8 @@ func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, 
 	return out, nil
 }
 
-// matched returns as many of the stanzas that are asked for and have one of the names as
-// may still be found.
+// matched returns the matching stanzas with one of the names, up to the number that may
+// still be found.
 func (f *finding) matched(ctx context.Context, m *matcher, names []string) (out []meta.Version, err error) {
 	matched, _, err := m.matching(ctx, names)
 	if err != nil {
@@ -175,7 +175,7 @@ func (f *finding) matched(ctx context.Context, m *matcher, names []string) (out 
 	return out, nil
 }
 
-// take returns as many stanzas as may still be found.
+// take cuts a list to the number of stanzas that may still be found.
 func (f *finding) take(list []meta.Version) []meta.Version {
 	if len(list) > f.left {
 		list, f.out.More = list[:f.left], true
@@ -184,8 +184,9 @@ func (f *finding) take(list []meta.Version) []meta.Version {
 	return list
 }
 
-// page returns the stanzas of a mirror that a page has, and notes where the next one
-// begins. The stanzas of a name are on one page: as many as fit one, if there are more.
+// page returns the stanzas of a mirror for one page, and records where the next page
+// begins. All stanzas of a name are on one page; if they do not fit, the rest is left
+// out.
 func (f *finding) page(ctx context.Context, m *matcher) (out []meta.Version, err error) {
 	after, limit := f.after, f.left
 	for {
@@ -232,8 +233,8 @@ func (f *finding) page(ctx context.Context, m *matcher) (out []meta.Version, err
 // findPage is how many names a page matches at once.
 const findPage = 200
 
-// names returns some of the names that may be asked for, after a name, and whether there
-// are others.
+// names returns some of the names that may match, after a name, and whether there are
+// more.
 func (f *finding) names(ctx context.Context, mirror, after string) (names []string, more bool, err error) {
 	listed, ok := f.q.Names()
 	if source, of := f.q.Source(); !ok && of {

@@ -80,7 +80,7 @@ func (c *Control) Export(ctx context.Context, req *api.ExportRequest, p *acquire
 	case err != nil:
 		return nil, err
 	case size >= 0:
-		return nil, fmt.Errorf("%w: %s has an export", errclass.Usage, req.Dir)
+		return nil, fmt.Errorf("%w: directory %s contains an export", errclass.Usage, req.Dir)
 	}
 	return c.cfg.Freezer.ExportTo(ctx, req.Ref, bucketTarget{site}, p)
 }
@@ -88,8 +88,8 @@ func (c *Control) Export(ctx context.Context, req *api.ExportRequest, p *acquire
 // bucketTarget is a bucket that receives an export.
 type bucketTarget struct{ site *s3.Site }
 
-// Put implements bundle.Target. Frozen files never change, except the few that grow
-// beside them.
+// Put implements bundle.Target. Files of a freeze never change, except the few files
+// beside it that grow.
 func (t bucketTarget) Put(ctx context.Context, name string, info cas.Info, r bundle.File) error {
 	grows := strings.HasSuffix(name, tlog.ProofSuffix) || strings.HasPrefix(name, freeze.ProvenanceFile) || name == freeze.SumsFile || name == tlog.VKeyFile
 	return t.site.Put(ctx, name, info, r, !grows)
@@ -125,13 +125,14 @@ func (t tarTarget) Put(ctx context.Context, name string, info cas.Info, r bundle
 	return t.w.Put(ctx, name, info, r)
 }
 
-// Imports are unpacked in directories of ours in incomingDir, in the data directory.
+// Imports are unpacked below incomingDir in the data directory.
 const (
 	incomingDir    = ".imports"
 	incomingPrefix = "snapd-"
 )
 
-// RemoveIncoming removes what imports left in the data directory when snapd was killed.
+// RemoveIncoming removes files that unfinished imports left in the data directory when
+// snapd was killed.
 func RemoveIncoming(dataDir string) error {
 	parent := filepath.Join(dataDir, incomingDir)
 	entries, err := os.ReadDir(parent)
@@ -148,17 +149,18 @@ func RemoveIncoming(dataDir string) error {
 	return nil
 }
 
-// Received is a request whose files have arrived. The rest is long work, which goes on
-// without the client.
+// Received is a request whose files have arrived. The remaining work is long and does not
+// need the client.
 type Received struct {
-	ID string // of this request alone
+	ID string // unique to this request
 	// Run does the work, once.
 	Run func(ctx context.Context, p *acquire.Progress) (any, error)
-	// Discard removes what was received, after Run or in its place.
+	// Discard removes the received files. Call it after Run, or instead of Run.
 	Discard func()
 }
 
-// ImportTar receives a freeze as a tar stream, which is then imported.
+// ImportTar receives a freeze as a tar stream. The Received that it returns imports the
+// freeze.
 func (c *Control) ImportTar(ctx context.Context, req *api.ImportTar, next NextFile) (*Received, error) {
 	in, err := next()
 	if err != nil {
@@ -172,7 +174,7 @@ func (c *Control) ImportTar(ctx context.Context, req *api.ImportTar, next NextFi
 	if err != nil {
 		return nil, err
 	}
-	discard := func() { _ = os.RemoveAll(dir) } // else the next start does it
+	discard := func() { _ = os.RemoveAll(dir) } // if this fails, the next start removes it
 	if err := stream.Unpack(ctx, in, dir, func() error { return c.acquirer.CheckSpace(ctx) }); err != nil {
 		discard()
 		return nil, fmt.Errorf("receive an export: %w", err)
@@ -200,14 +202,14 @@ func (c *Control) AddImage(ctx context.Context, req *api.ImageAdd, next NextFile
 	return c.cfg.Freezer.AddImage(ctx, req, f)
 }
 
-// Bytes takes an answer of bytes.
+// Bytes receives an answer that consists of bytes.
 type Bytes interface {
 	io.Writer
-	Size(n int64) // before the first one; without it, nobody is told
+	Size(n int64) // optional: the number of bytes, before the first one
 }
 
-// SendImage sends the bytes of a recorded image. The client checks their digest, which
-// it knows. meta.ErrNotFound.
+// SendImage sends the bytes of a recorded image. The client checks them against the
+// digest that it asked for. If the image is not recorded, the error is meta.ErrNotFound.
 func (c *Control) SendImage(ctx context.Context, req *api.ImageGet, to Bytes) error {
 	b, err := c.openImage(ctx, req)
 	if err != nil {
@@ -219,7 +221,7 @@ func (c *Control) SendImage(ctx context.Context, req *api.ImageGet, to Bytes) er
 	return err
 }
 
-// openImage opens a recorded image for reading. meta.ErrNotFound.
+// openImage opens a recorded image for reading, or returns meta.ErrNotFound.
 func (c *Control) openImage(ctx context.Context, req *api.ImageGet) (cas.Blob, error) {
 	images, err := c.cfg.Freezer.Images(ctx, req.Name)
 	if err != nil {

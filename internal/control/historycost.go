@@ -13,32 +13,32 @@ import (
 )
 
 const (
-	// costGens is how many generations of a suite tell what its history costs, and
-	// maxCostGens how many of them are read where these were made within costSpan.
+	// costGens is how many generations of a suite are measured. If they were made within
+	// less than costSpan, more are read, up to maxCostGens.
 	costGens    = 30
 	maxCostGens = 400
-	// costSpan is how long a history is at least that tells what it costs.
+	// costSpan is the shortest span of history from which the cost is measured.
 	costSpan = 7 * 24 * time.Hour
 )
 
-// year is that of a rate.
+// Rates are per year.
 const year = 365 * 24 * time.Hour
 
-// HistoryCost is what the generations of a mirror took.
+// HistoryCost is the rate at which the generations of a mirror use space.
 type HistoryCost struct {
 	PerYear int64         // bytes of blobs
 	Over    time.Duration // the time in which they were made; of several suites, the shortest
 }
 
-// project adds what the history of a mirror takes for a year, if that can be told.
+// project adds the space that the history of a mirror takes in a year, if it is known.
 func (u *Usage) project(m *api.MirrorStatus) {
 	if h, ok := u.History[m.Name]; ok {
 		m.HistoryPerYear, m.HistoryDays = h.PerYear, int(h.Over/(24*time.Hour))
 	}
 }
 
-// historyCost returns what the generations of mirrors take for a year of history. It
-// leaves out mirrors of which a suite has changed for less than costSpan.
+// historyCost measures the space that the history of each mirror takes in a year. It
+// leaves out mirrors with a suite whose generations span less than costSpan.
 func (c *Control) historyCost(ctx context.Context) (map[string]HistoryCost, error) {
 	out := map[string]HistoryCost{}
 	for _, m := range c.catalog.Mirrors() {
@@ -59,7 +59,7 @@ func (c *Control) historyCost(ctx context.Context) (map[string]HistoryCost, erro
 	return out, nil
 }
 
-// mirrorCost returns what the generations of a mirror up to a snapshot take.
+// mirrorCost measures the generations of a mirror up to a snapshot.
 func (c *Control) mirrorCost(ctx context.Context, snap *meta.Snapshot) (out HistoryCost, err error) {
 	for _, s := range snap.Suites {
 		keep := c.cfg.Conf.Store.KeepIndices
@@ -67,12 +67,13 @@ func (c *Control) mirrorCost(ctx context.Context, snap *meta.Snapshot) (out Hist
 		if err != nil {
 			return out, err
 		}
-		// The newest ones still have the indices that they are going to give up.
+		// Leave out the newest generations: they still have indices that garbage collection
+		// will remove.
 		if old := len(gens) - keep; old > 1 && keep > 0 {
 			gens = gens[:old]
 		}
 		if len(gens) < 2 {
-			continue // it has not changed
+			continue // the suite has not changed
 		}
 		n, err := c.costOf(ctx, gens)
 		if err != nil {
@@ -90,11 +91,11 @@ func (c *Control) mirrorCost(ctx context.Context, snap *meta.Snapshot) (out Hist
 	return out, nil
 }
 
-// lastGenerations returns n generations of a suite up to that of the newest snapshot, the
-// oldest first; more, at most most, where n were made in less than twice costSpan. It goes
-// from snapshot to snapshot, because most of the lower numbers may belong to collected
-// generations, and an older state that was added later has a higher one. A snapshot without
-// the suite ends the list.
+// lastGenerations returns the last n generations of a suite up to that of the newest
+// snapshot, oldest first. If n were made in less than twice costSpan, it returns more, up
+// to most. It follows the snapshots, because most of the lower generation numbers may
+// have been collected, and an older state that was added later has a higher number. A
+// snapshot without the suite ends the list.
 func (c *Control) lastGenerations(ctx context.Context, newest *meta.Snapshot, suite repo.SuiteName, n, most int) ([]*meta.Generation, error) {
 	var gens []*meta.Generation
 	enough := func() bool {
@@ -116,7 +117,7 @@ func (c *Control) lastGenerations(ctx context.Context, newest *meta.Snapshot, su
 		}
 		before := snap.Timestamp
 		if g.Timestamp.Before(before) {
-			before = g.Timestamp // ordinary snapshots since then have it, too
+			before = g.Timestamp // ordinary snapshots since then have this generation, too
 		}
 		older, err := c.st.SnapshotsBefore(ctx, snap.Mirror, before, 1)
 		if err != nil {
@@ -131,7 +132,8 @@ func (c *Control) lastGenerations(ctx context.Context, newest *meta.Snapshot, su
 	return gens, nil
 }
 
-// costOf returns the bytes that each of the generations has and the one before has not.
+// costOf returns the sum of the bytes that each generation has and the one before it does
+// not have.
 func (c *Control) costOf(ctx context.Context, gens []*meta.Generation) (sum int64, err error) {
 	before := map[cas.Digest]bool{}
 	for i, g := range gens {

@@ -19,7 +19,7 @@ import (
 // ErrKeyReused means that an Idempotency-Key was used before, with another request.
 var ErrKeyReused = errclass.New(errclass.Usage, "the Idempotency-Key was used with another request before")
 
-// Limits on jobs, and on what is kept of those that ended.
+// Limits on jobs, and on what is kept of ended ones.
 const (
 	jobsKept    = 500
 	jobsTime    = 24 * time.Hour
@@ -42,7 +42,7 @@ type Jobs struct {
 	byKey map[string]*Job
 }
 
-// NewJobs returns a Jobs whose work ends with base and is counted by wait.
+// NewJobs returns a Jobs. Its work is cancelled with base and counted by wait.
 func NewJobs(base context.Context, wait *Running, now func() time.Time) *Jobs {
 	return &Jobs{now: now, base: base, wait: wait, byKey: map[string]*Job{}}
 }
@@ -72,13 +72,13 @@ type Job struct {
 	spec   JobSpec
 	digest cas.Digest // of the verb and the request
 	cancel context.CancelFunc
-	keys   int // from joined requests; the lock of Jobs protects it
+	keys   int // of joined requests; protected by the lock of Jobs
 
 	mu      sync.Mutex
 	started time.Time
 	ended   time.Time
 	state   string
-	waiting map[string]int // clients that asked for it and did not leave, by caller
+	waiting map[string]int // clients that asked for the job and have not left, by caller
 	stopped bool           // it was cancelled, and may not have ended yet
 	events  []Event
 	next    int64
@@ -139,7 +139,7 @@ func (j *Jobs) Start(spec JobSpec) (job *Job, joined bool, err error) {
 	}
 	ctx, cancel := context.WithCancel(j.base)
 	run := spec.Run
-	spec.Request, spec.Run = nil, nil // a job is kept longer than what it was asked
+	spec.Request, spec.Run = nil, nil // the job is kept, its request need not be
 	job = &Job{id: rand.Text(), spec: spec, digest: digest, cancel: cancel, started: j.now().UTC(), state: api.JobRunning, waiting: map[string]int{spec.By.Who: 1}, changed: make(chan struct{})}
 	if !j.wait.Go(func() {
 		defer cancel()
@@ -162,8 +162,8 @@ var (
 	errStopping = errclass.New(errclass.Transient, "snapd is stopping")
 )
 
-// forget drops jobs that ended long ago. Where there are too many, it drops the oldest
-// of who has most, so that nobody's results make way for those of another.
+// forget drops jobs that ended long ago. If too many are left, it drops the oldest jobs
+// of the caller with the most, so that one caller's jobs do not displace another's.
 func (j *Jobs) forget() {
 	type share struct{ jobs, bytes int }
 	of := map[string]*share{}
@@ -191,7 +191,7 @@ func (j *Jobs) forget() {
 		all.jobs++
 		all.bytes += len(job.data)
 	}
-	// drop forgets one job of who has most of what there is too much of.
+	// drop forgets the oldest ended job of the caller who has the most jobs or bytes.
 	drop := func(most func(a, b *share) int) {
 		who := ""
 		for w, s := range of {
@@ -266,22 +266,22 @@ func (j *Jobs) Show(by *Caller, req *api.JobRef) (*api.Job, error) {
 	return job.View(by, true), nil
 }
 
-// Cancel ends a job for the caller, and so the job where nobody else waits for it. An
-// administrator who does not only leave ends it for all. A job that ended before stays
-// as it is.
+// Cancel withdraws the caller from a job, and cancels the job if no one else waits for
+// it. An administrator cancels it for everybody, unless the request sets Leave. A job
+// that has ended is left as it is.
 func (j *Jobs) Cancel(by *Caller, req *api.JobRef) (*api.Job, error) {
 	job, err := j.Find(req.ID)
 	if err != nil {
 		return nil, err
 	}
 	if !job.stop(by, req.Leave) {
-		return nil, fmt.Errorf("%w: job %s belongs to others: only who asked for it and the role %s may cancel it", ErrForbidden, req.ID, api.RoleAdmin)
+		return nil, fmt.Errorf("%w: job %s belongs to others: only the callers who asked for it and the role %s may cancel it", ErrForbidden, req.ID, api.RoleAdmin)
 	}
 	return job.View(by, false), nil
 }
 
-// TouchCancel is what the end of a job changes. Who only leaves changes nothing: if the
-// job ends by it, its own entry in the audit list says so.
+// TouchCancel returns what the cancellation of a job changes. Leaving a job changes
+// nothing: if that ends the job, the job has its own entry in the audit list.
 func (j *Jobs) TouchCancel(_ context.Context, req *api.JobRef) (*Touch, error) {
 	if req.Leave {
 		return nil, nil
@@ -299,8 +299,8 @@ func (job *Job) running() bool {
 	return job.state == api.JobRunning
 }
 
-// join adds a client; not to a job that was cancelled. again says that it is one who
-// asks another time, and is counted once.
+// join adds a client, and reports whether it did: a cancelled job takes no new clients.
+// again says that this caller repeats a request; it is counted only once.
 func (job *Job) join(by *Caller, again bool) bool {
 	job.mu.Lock()
 	defer job.mu.Unlock()
@@ -313,8 +313,8 @@ func (job *Job) join(by *Caller, again bool) bool {
 	return true
 }
 
-// stop takes away a client who leaves, or all of the caller, and cancels the job when
-// none is left. It reports whether the caller may do so.
+// stop removes a client that leaves, or all clients of the caller, and cancels the job if
+// no client is left. It reports whether the caller may do this.
 func (job *Job) stop(by *Caller, leave bool) bool {
 	job.mu.Lock()
 	defer job.mu.Unlock()
@@ -327,7 +327,7 @@ func (job *Job) stop(by *Caller, leave bool) bool {
 	case !leave && Has(by.Role, api.RoleAdmin):
 		clear(job.waiting)
 	case n == 0:
-		return by.Who == job.spec.By.Who // who left before may ask again
+		return by.Who == job.spec.By.Who // a caller that left before may repeat this
 	default:
 		delete(job.waiting, by.Who)
 	}
@@ -396,7 +396,7 @@ func (job *Job) end(res any, err error, cancelled bool, at time.Time) {
 	job.add(typ, data)
 }
 
-// why says what ended a job early.
+// why returns the reason why a job ended early.
 func (job *Job) why() string {
 	job.mu.Lock()
 	defer job.mu.Unlock()
@@ -439,8 +439,8 @@ func (job *Job) Events(after int64) (events []Event, over bool, changed <-chan s
 	return nil, job.state != api.JobRunning, job.changed
 }
 
-// View is the job as a caller sees it: only administrators see who else asked for work,
-// and from where.
+// View returns the job as a caller sees it: only administrators see who else asked for
+// the work, and from where.
 func (job *Job) View(by *Caller, result bool) *api.Job {
 	job.mu.Lock()
 	defer job.mu.Unlock()

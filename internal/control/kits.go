@@ -16,7 +16,7 @@ import (
 )
 
 // NextFile returns the next file that a client sends with its request. The file is valid
-// until the next call. NextFile returns io.ErrUnexpectedEOF if there is none.
+// until the next call. After the last file, NextFile returns io.ErrUnexpectedEOF.
 type NextFile func() (io.Reader, error)
 
 // PublishKits stores the files that next returns, and publishes them below /iuk/, all at

@@ -51,7 +51,7 @@ func (c *Control) VerifyLog(ctx context.Context, _ *api.Empty) (*api.LogStatus, 
 	return out, err
 }
 
-// errPage ends a page of entries.
+// errPage stops reading when a page is full.
 var errPage = errors.New("page is full")
 
 // LogEntries returns a page of entries.

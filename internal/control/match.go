@@ -14,7 +14,7 @@ import (
 // matchPage is how many names are matched at once.
 const matchPage = 1000
 
-// matcher finds the stanzas of a mirror's history that a query asks for.
+// matcher finds the stanzas of a mirror's history that match a query.
 type matcher struct {
 	c          *Control
 	mirror     string
@@ -23,8 +23,7 @@ type matcher struct {
 	components catalog.Components
 }
 
-// newMatcher returns a matcher, or nil for a mirror without a snapshot of which no freeze
-// has anything.
+// newMatcher returns a matcher, or nil if the mirror has no snapshot and is in no freeze.
 func (c *Control) newMatcher(ctx context.Context, mirror string, q *query.Query, frozen []*meta.Frozen) (*matcher, error) {
 	m := &matcher{c: c, mirror: mirror, q: q, components: catalog.Components{}}
 	latest, err := c.st.Latest(ctx, mirror)
@@ -48,7 +47,7 @@ func (c *Control) newMatcher(ctx context.Context, mirror string, q *query.Query,
 	return m, err
 }
 
-// frozenType returns the type of a mirror that freezes have, or "".
+// frozenType returns the type that freezes record for a mirror, or "".
 func frozenType(mirror string, frozen []*meta.Frozen) string {
 	for _, f := range frozen {
 		for _, m := range f.Mirrors {
@@ -60,8 +59,8 @@ func frozenType(mirror string, frozen []*meta.Frozen) string {
 	return ""
 }
 
-// matching returns the stanzas that the mirror has or had with some names and that the
-// query asks for, by name, and the number of those that were read.
+// matching returns, by name, the stanzas of the mirror, past or present, that have one of
+// the names and match the query. read is the number of stanzas that were read.
 func (m *matcher) matching(ctx context.Context, names []string) (found map[string]map[meta.PID]bool, read int, err error) {
 	lists, err := m.c.st.FactsByName(ctx, m.mirror, names)
 	if err != nil {

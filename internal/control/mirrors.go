@@ -66,7 +66,7 @@ func (c *Control) mirrorStatus(ctx context.Context, m config.Mirror) (api.Mirror
 	return out, err
 }
 
-// age returns how old upstream's state of a suite is.
+// age returns the age of upstream's state of a suite.
 func (c *Control) age(m config.Mirror, e meta.SnapshotSuite) api.SuiteAge {
 	out := api.SuiteAge{Suite: string(e.Suite), Date: optional(e.Date)}
 	if out.Date != nil {
@@ -97,12 +97,13 @@ func (c *Control) eachSnapshot(ctx context.Context, name string, f func(*meta.Sn
 	}
 }
 
-// Mirror describes one mirror, its newest state, and what is stored of it.
+// Mirror describes one mirror, its newest state, and its stored files.
 func (c *Control) Mirror(ctx context.Context, req *api.MirrorRef) (*api.MirrorDetail, error) {
 	return c.MirrorWithin(ctx, req, storedWait)
 }
 
-// MirrorWithin is Mirror, which waits this long for a count of what is stored.
+// MirrorWithin is like Mirror, but waits at most this long for a count of the stored
+// files.
 func (c *Control) MirrorWithin(ctx context.Context, req *api.MirrorRef, wait time.Duration) (*api.MirrorDetail, error) {
 	out, err := c.mirrorDetail(ctx, req)
 	if err == nil {

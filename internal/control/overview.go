@@ -20,12 +20,12 @@ const (
 	overviewDays       = 30 // of snapshots
 	// overviewWait is how long a page waits for a count of blobs.
 	overviewWait = 50 * time.Millisecond
-	// keyWarning is how long before its expiry a signing key is a fault.
+	// keyWarning is how long before its expiry a signing key is reported as a fault.
 	keyWarning = 30 * 24 * time.Hour
 )
 
-// Overview describes the server for everybody: it has nothing that only its
-// administrators should know, and reads no manifest of a freeze.
+// Overview describes the server for the public: it leaves out everything that only
+// administrators should know. It reads no manifest of a freeze.
 func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
 	out := &api.Overview{Version: c.cfg.Version, Key: c.cfg.Signer.Fingerprint(), Faults: []string{}, Mirrors: []api.OverviewMirror{}, Recordings: []api.Recording{}}
 	mirrors, err := c.Mirrors(ctx, nil)
@@ -58,7 +58,7 @@ func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
 	}
 	out.Channels = channels.Channels
 	for i := range out.Channels {
-		out.Channels[i].By = "" // who moved it is not for everybody
+		out.Channels[i].By = "" // who moved it is not public
 	}
 	if err := c.overviewRecordings(ctx, out); err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
 	}
 	nodes, err := c.Cluster(ctx)
 	if errors.Is(err, meta.ErrUnreachable) {
-		nodes = &Cluster{} // the rest may be remembered
+		nodes = &Cluster{} // other parts may come from memory
 	} else if err != nil {
 		return nil, err
 	}
@@ -125,7 +125,8 @@ func (c *Control) overviewRecordings(ctx context.Context, out *api.Overview) err
 	return nil
 }
 
-// disk describes the store by a count; nil if the free space is not known.
+// disk describes the use of the blob store by a count; nil if the free space is not
+// known.
 func (c *Control) disk(ctx context.Context, u *Usage) *api.Disk {
 	free, err := c.blobs().Free(ctx)
 	if err != nil {
@@ -134,7 +135,7 @@ func (c *Control) disk(ctx context.Context, u *Usage) *api.Disk {
 	return &api.Disk{Free: free, Reserve: c.acquirer.Reserve(), Blobs: u.Blobs, BlobBytes: u.BlobBytes, IndexBytes: u.IndexBytes, ImageBytes: u.ImageBytes, KitBytes: u.KitBytes, MetaBytes: u.Meta.Used, Growth: u.growth()}
 }
 
-// faults says what is wrong with the server.
+// faults returns what is wrong with the server, one line for each fault.
 func (c *Control) faults(ctx context.Context, o *api.Overview) ([]string, error) {
 	out := []string{}
 	for _, m := range o.Mirrors {
@@ -177,8 +178,8 @@ func (c *Control) faults(ctx context.Context, o *api.Overview) ([]string, error)
 	return out, nil
 }
 
-// FreezeLines lists freezes, the newest first, from a position on, and says how many
-// there are.
+// FreezeLines lists at most limit freezes, newest first, from a position on. all is the
+// number of freezes.
 func (c *Control) FreezeLines(ctx context.Context, from, limit int) (lines []api.FreezeLine, all int, err error) {
 	freezes, err := c.st.Freezes(ctx)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"example.org/snapd/internal/mirror"
 )
 
-// Add adds to a local mirror the packages that next returns.
+// Add adds the packages that next returns to a local mirror.
 func (c *Control) Add(ctx context.Context, req *api.AddRequest, next NextFile) (*api.OwnResult, error) {
 	change, err := c.cfg.Engine.Add(ctx, req.Mirror, mirror.AddOptions{Suite: req.Suite, Component: req.Component, Names: req.Files, Next: next})
 	return ownResult(req.Mirror, change), err

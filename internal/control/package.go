@@ -21,15 +21,16 @@ var (
 	// ErrNoPackage means that a snapshot or freeze has no such package.
 	ErrNoPackage = errclass.New(errclass.NotFound, "no such package")
 	// ErrVersions means that a package has several versions in a snapshot or freeze.
-	ErrVersions = errclass.New(errclass.Conflict, "it has several versions")
+	ErrVersions = errclass.New(errclass.Conflict, "several versions")
 )
 
 // maxPackage bounds NAME[:ARCH][=VERSION] in a request, in bytes.
 const maxPackage = 1024
 
 // showPackage describes one version of a package, NAME[:ARCH][=VERSION], in a snapshot or
-// freeze. Without an architecture, it is a source package only if no binary package has
-// the name. ErrNoPackage, ErrVersions.
+// freeze. Without an architecture, it describes a source package only if no binary
+// package has the name. It returns ErrNoPackage or ErrVersions if not exactly one version
+// matches.
 func (c *Control) showPackage(ctx context.Context, ref catalog.Ref, text string) (*api.ShownPackage, error) {
 	name, version, versioned := strings.Cut(text, "=")
 	name, arch, atArch := strings.Cut(name, ":")
@@ -69,8 +70,8 @@ func (c *Control) showPackage(ctx context.Context, ref catalog.Ref, text string)
 	return out, c.addPast(ctx, name, found, out.Stanzas)
 }
 
-// chosen returns the packages with an architecture and a version, each of which may be
-// empty.
+// chosen returns the packages with an architecture and a version. Either may be empty,
+// which matches any.
 func (c *Control) chosen(named []client.Named, arch, version string) (found []client.Named, err error) {
 	var sources []client.Named
 	for _, n := range named {
@@ -170,8 +171,8 @@ func (c *Control) addPast(ctx context.Context, name string, named []client.Named
 	return nil
 }
 
-// addPastOf adds the snapshots of a mirror, and the freezes, that contain those of the
-// packages that are in list.
+// addPastOf adds, to the details with indices in list, the snapshots of a mirror and the
+// freezes that contain the package.
 func (c *Control) addPastOf(ctx context.Context, mirror, name string, named []client.Named, details []api.PackageDetail, list []int, whole []wholeState) error {
 	lists, err := c.st.Versions(ctx, mirror, []string{name})
 	if err != nil {

@@ -13,15 +13,15 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// PackageStream is an api.PackageList that is sent while it is read, so that long lists
-// need no memory.
+// PackageStream is an api.PackageList that is sent while it is read, so that a long list
+// is never held in memory.
 type PackageStream struct {
 	Ref  string
 	Each func(context.Context, func(api.Package) error) error
 }
 
-// Packages lists the packages of a snapshot or freeze, sources included: those that the
-// query asks for, or all.
+// Packages lists the packages of a snapshot or freeze, including source packages: those
+// that match the query, or all.
 func (c *Control) Packages(ctx context.Context, req *api.PackagesRequest) (*PackageStream, error) {
 	q, err := parseQuery(req.Query)
 	if err != nil {
@@ -36,7 +36,7 @@ func (c *Control) Packages(ctx context.Context, req *api.PackagesRequest) (*Pack
 	}}, nil
 }
 
-// parseQuery reads a query. An empty one is nil, which asks for all packages.
+// parseQuery parses a query. An empty query is nil, which matches all packages.
 func parseQuery(text string) (*query.Query, error) {
 	if text == "" {
 		return nil, nil
@@ -44,8 +44,8 @@ func parseQuery(text string) (*query.Query, error) {
 	return query.Parse(text)
 }
 
-// EachPackage calls f for each package in a reference that q, unless it is nil, asks for,
-// ordered by mirror and name. It does not read further than f consumes.
+// EachPackage calls f for each package in a reference that matches q, ordered by mirror
+// and name. A nil q matches all packages. It does not read further than f consumes.
 func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, q *query.Query, f func(api.Package) error) error {
 	if ref.Frozen != nil {
 		return c.cfg.Freezer.EachPackage(ctx, ref.Frozen.Name, q, f)
@@ -82,9 +82,9 @@ func (c *Control) EachPackage(ctx context.Context, ref catalog.Ref, q *query.Que
 	return flush()
 }
 
-// EachRead calls f for each package in a snapshot that is read to find those that q,
-// unless it is nil, asks for, by name from the name from on, and says whether q does. It
-// does not read further than f consumes.
+// EachRead calls f for each package in a snapshot that it reads to find the matches of q,
+// by name, starting at the name from. asked tells f whether the package matches; a nil q
+// matches all packages. EachRead does not read further than f consumes.
 func (c *Control) EachRead(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string, f func(p api.Package, asked bool) error) error {
 	format, err := c.cfg.Formats.Of(snap.Type)
 	if err != nil {
@@ -100,7 +100,7 @@ func (c *Control) EachRead(ctx context.Context, snap *meta.Snapshot, q *query.Qu
 	})
 }
 
-// asked is a package as a query sees it.
+// asked converts a package to the form that a query matches.
 func asked(f Format, p *api.Package, rec *repo.Record) query.Package {
 	return query.Package{Package: p, Compare: f.Compare, Field: func(name string) (string, bool) { return f.Field(rec, name) }}
 }

@@ -13,9 +13,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// PackageHistory returns the versions of a binary package, or of a source package,
-// over time, the newest first: at most limit, from a position on. meta.ErrNotFound
-// where no snapshot has any.
+// PackageHistory returns the versions of a binary or source package over time, newest
+// first: at most limit, from a position on. If no snapshot has any, the error is
+// meta.ErrNotFound.
 func (c *Control) PackageHistory(ctx context.Context, name string, source bool, from, limit int) (*api.PackageHistory, error) {
 	lines, what := c.cfg.Freezer.History.Lines, "package"
 	if source {
@@ -73,8 +73,8 @@ func (c *Control) PackageHistory(ctx context.Context, name string, source bool, 
 
 type mirrorVersion struct{ mirror, version string }
 
-// holders tells which freezes hold versions of a package, or anything that was built
-// from versions of a source package.
+// holders returns which freezes contain versions of a package, or anything built from
+// versions of a source package.
 func (c *Control) holders(ctx context.Context, name string, source bool, lines []past.Line) (map[mirrorVersion][]string, error) {
 	frozen, err := c.st.Freezes(ctx)
 	if err != nil {
@@ -114,8 +114,8 @@ func (c *Control) holders(ctx context.Context, name string, source bool, lines [
 	return out, nil
 }
 
-// versionFor returns the version of a package under which a history shows a stanza;
-// empty where it is about another package.
+// versionFor returns the version of a package under which its history shows a stanza, or
+// "" if the stanza is about another package.
 func versionFor(f *meta.Fact, name string, source bool) string {
 	switch {
 	case !source && (f.Kind == repo.KindSource || f.Name != name):
@@ -131,7 +131,7 @@ func versionFor(f *meta.Fact, name string, source bool) string {
 	return ""
 }
 
-// wholeState is a state of a mirror that a freeze holds whole.
+// wholeState is a state of a mirror that a freeze contains as a whole.
 type wholeState struct {
 	freeze string
 	state  *meta.Snapshot

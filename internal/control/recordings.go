@@ -21,8 +21,8 @@ import (
 )
 
 // StartRecording starts a recording of the snapshots that the request names, or of the
-// newest of each mirror. A mirror whose packages clients would download from another
-// server is ErrOtherServer.
+// newest snapshot of each mirror. If clients of a mirror would download packages from
+// another server, the error is ErrOtherServer.
 func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*api.Recording, error) {
 	if err := c.catalog.CheckName(ctx, req.Name); err != nil {
 		return nil, err
@@ -87,8 +87,8 @@ func (c *Control) StartRecording(ctx context.Context, req *api.RecordStart) (*ap
 	return out, nil
 }
 
-// takenBy adds a hint to the error of StartRecording if the name is that of another
-// recording: how to show and remove it.
+// takenBy adds a hint to the error of StartRecording if another recording has the name:
+// how to show and remove that recording.
 func (c *Control) takenBy(ctx context.Context, name string, err error) error {
 	if !errors.Is(err, meta.ErrTaken) {
 		return err
@@ -123,7 +123,7 @@ func (c *Control) expired(ctx context.Context, snap *meta.Snapshot, resigned boo
 	return out, nil
 }
 
-// recordingOutline describes a recording without what was fetched.
+// recordingOutline describes a recording without the fetched files.
 func (c *Control) recordingOutline(rec *meta.Recording) *api.Recording {
 	out := &api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
 	for _, p := range rec.Pins {
@@ -159,7 +159,7 @@ func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entrie
 	return out, nil
 }
 
-// StopRecording stops a recording, which keeps its entries and records no more files.
+// StopRecording stops a recording. Its entries are kept, and no more files are recorded.
 func (c *Control) StopRecording(ctx context.Context, req *api.RecordRef) (*api.Recording, error) {
 	rec, err := c.st.StopRecording(ctx, req.Name, c.now().UTC().Truncate(time.Second))
 	if err != nil {

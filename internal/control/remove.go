@@ -25,7 +25,7 @@ func (c *Control) Remove(ctx context.Context, req *api.RefRequest) (*api.RemoveR
 		if err := c.st.RemoveFreeze(ctx, name, c.now()); err != nil {
 			return nil, err
 		}
-		// If the process stops here, the next freeze with that name or the next
+		// If the process is killed here, the next freeze with that name or the next garbage
 		// collection clears the tree.
 		err := c.st.ClearOrphanTree(ctx, name, func() bool { return c.cfg.Freezer.Making(name) })
 		return &api.RemoveResult{Removed: name}, err

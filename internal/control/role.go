@@ -10,7 +10,7 @@ import (
 // ErrServes means that a change was requested from a node with the role "serve".
 var ErrServes = errclass.New(errclass.Usage, "this node only serves")
 
-// reading lists the verbs that a node with the role "serve" answers: they change nothing
+// reading lists the verbs that a node with the role "serve" answers. They change nothing
 // that nodes share.
 var reading = []string{
 	"status", "reload", "mirror/list", "mirror/show", "list", "show", "packages", "find", "diff", "sources", "verify", "export", "sbom",

@@ -21,7 +21,7 @@ func (r *Running) Go(f func()) bool {
 	return !r.over
 }
 
-// Wait lets no more work begin, and waits for what has begun.
+// Wait refuses further work, and waits until all work in progress has ended.
 func (r *Running) Wait() {
 	r.mu.Lock()
 	r.over = true

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// away is how long after it was last seen a node counts as gone.
+	// away is the time since a node was last seen after which it counts as gone.
 	away = time.Minute
 	// maxSkew is the difference between the clocks of a node and of the database, in
 	// seconds, above which there is a warning.
@@ -22,7 +22,7 @@ func (c *Control) sharedStatus(ctx context.Context, out *api.Status) error {
 	out.Role = c.cfg.Conf.Store.Role
 	if h, ok := cas.Find[cas.Health](c.blobs()); ok {
 		if since, err := h.Trouble(ctx); err != nil {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("the object store does not answer since %s: %v", since.UTC().Format(time.RFC3339), err))
+			out.Warnings = append(out.Warnings, fmt.Sprintf("the object store has not answered since %s: %v", since.UTC().Format(time.RFC3339), err))
 		}
 	}
 	shared, err := c.Cluster(ctx)
@@ -79,7 +79,7 @@ func (c *Control) Cluster(ctx context.Context) (*Cluster, error) {
 	return out, nil
 }
 
-// nodeWarnings says what is wrong with a node.
+// nodeWarnings returns what is wrong with a node.
 func (c *Control) nodeWarnings(n api.NodeStatus) (out []string) {
 	if n.Skew > maxSkew || n.Skew < -maxSkew {
 		out = append(out, fmt.Sprintf("the clock of node %s is %.0f seconds ahead of the database's: set it", n.Name, n.Skew))

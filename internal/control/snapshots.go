@@ -128,7 +128,8 @@ func (c *Control) Show(ctx context.Context, req *api.ShowRequest) (*api.ShowResu
 	return &api.ShowResult{Snapshot: snap}, nil
 }
 
-// ShowFreeze describes a freeze with a manifest, also what was added to it later.
+// ShowFreeze describes a freeze by its manifest, and by what was added to the freeze
+// later.
 func (c *Control) ShowFreeze(ctx context.Context, rec *meta.Frozen, m *client.Manifest) (*api.Frozen, error) {
 	f, err := m.Describe(ctx)
 	if err != nil {
@@ -149,7 +150,7 @@ func (c *Control) ShowFreeze(ctx context.Context, rec *meta.Frozen, m *client.Ma
 	return f, nil
 }
 
-// Pin keeps a snapshot, until a time or forever.
+// Pin protects a snapshot from expiry, until a time or forever.
 func (c *Control) Pin(ctx context.Context, req *api.PinRequest) (*api.Snapshot, error) {
 	snap, err := c.exact(ctx, req.Ref)
 	if err != nil {

@@ -101,7 +101,7 @@ func (c *Control) damageWarnings() (out []string) {
 	return append(out, fmt.Sprintf("the metadata is damaged and read-only, and nothing is collected: run 'snapctl fsck --repair'; if faults remain, restore a backup with 'snapd restore' (docs/OPERATE.md, \"When meta.db is lost or damaged\"): %v", d))
 }
 
-// expires says when a key ceases to be good, or nothing when it never does.
+// expires describes when a key expires, or returns "" if it never does.
 func (c *Control) expires(e time.Time) string {
 	switch {
 	case e.IsZero():
@@ -113,13 +113,13 @@ func (c *Control) expires(e time.Time) string {
 }
 
 // expiringKeys warns about earlier signing keys and keys of imported freezes that expire,
-// because the freezes that they signed are served with them.
+// because freezes that they signed are still served with them.
 func (c *Control) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []string {
 	signed := map[cas.Digest][]string{}
 	var keys []cas.Digest
 	for _, f := range frozen {
 		if f.Key == c.cfg.Signer.Fingerprint() {
-			continue // it is served as it is now
+			continue // it is served with its current expiry
 		}
 		if signed[f.KeyBlob] == nil {
 			keys = append(keys, f.KeyBlob)

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// suggestRead is how many names of a mirror are read, at most, to find those that
-	// are like a text.
+	// suggestRead is how many names of a mirror are read, at most, to find those that are
+	// similar to a text.
 	suggestRead = 5000
 	// maxSuggest is how long a text may be for which names are suggested, in bytes.
 	maxSuggest = 100
 )
 
-// Suggest returns at most limit names of packages that a text may stand for: those that
-// begin with it, in order, else those that are some letters away and begin alike, the
-// nearest first.
+// Suggest returns at most limit names of packages that a text may mean: names that begin
+// with it, in order, or else names that begin alike and differ by a few letters, nearest
+// first.
 func (c *Control) Suggest(ctx context.Context, text string, limit int) ([]string, error) {
 	names := []string{}
 	if text == "" || len(text) > maxSuggest {
@@ -71,8 +71,9 @@ func (c *Control) alike(ctx context.Context, mirrors []string, text string) ([]s
 	return out, nil
 }
 
-// distance counts the letters that have to be added, removed, changed or exchanged with
-// the next one to make b of a. It is most+1 if their lengths differ by more than most.
+// distance returns the number of letters that must be added, removed, changed or
+// exchanged with the next one to turn a into b. It is most+1 if their lengths differ by
+// more than most.
 func distance(a, b string, most int) int {
 	if len(a)-len(b) > most || len(b)-len(a) > most {
 		return most + 1

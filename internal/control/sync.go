@@ -111,7 +111,7 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 	o := mirror.SyncOptions{FromURL: remote.NewURL(req.FromURL), ByHand: true, AcceptClock: req.AcceptClock, AcceptRollback: req.AcceptRollback, DryRun: req.DryRun}
 	switch {
 	case req.DryRun && req.NoWait:
-		return nil, fmt.Errorf("%w: a dry run without waiting for it", errclass.Usage)
+		return nil, fmt.Errorf("%w: a dry run must be waited for", errclass.Usage)
 	case len(names) == 0:
 		return nil, fmt.Errorf("%w: no mirror with an upstream is configured", errclass.Usage)
 	case req.FromURL != "" && req.As == nil, req.FromURL == "" && req.As != nil:
@@ -180,8 +180,9 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 // waiting is the phase of a sync that has not started.
 const waiting = "waiting"
 
-// syncProgress returns the progress of a sync. If the sync is waiting for another of the
-// same mirror, such as a scheduled one, it returns the progress of that and says so.
+// syncProgress returns the progress of a sync. While the sync waits for another one of
+// the same mirror, such as a scheduled one, it returns the progress of that one and says
+// so.
 func (c *Control) syncProgress(name string, own *acquire.Progress) api.Progress {
 	p := progressOf(name, own)
 	if p.Phase != waiting {

@@ -19,19 +19,20 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// tokenPrefix begins each secret, so that scanners for leaked secrets recognise it.
+// tokenPrefix begins each secret, so that scanners for leaked secrets can recognize it.
 const tokenPrefix = "snapd_"
 
 // secretBytes is the number of random bytes of a secret.
 const secretBytes = 32
 
-// useEvery is how precisely the last use of a token is recorded.
+// useEvery is the precision with which the last use of a token is recorded.
 const useEvery = time.Minute
 
 // maxScopes bounds the mirrors and the patterns of a token.
 const maxScopes = 100
 
-// CreateToken creates a token. Its secret is in the answer and is stored nowhere.
+// CreateToken creates a token. Only the answer contains its secret; the server stores a
+// hash.
 func (c *Control) CreateToken(ctx context.Context, req *api.TokenCreate) (*api.NewToken, error) {
 	now := c.now().UTC().Truncate(time.Second)
 	switch {
@@ -114,7 +115,7 @@ func (c *Control) Authenticate(ctx context.Context, secret, from string) (*Calle
 	now := c.now()
 	switch {
 	case errors.Is(err, meta.ErrNotFound):
-		return nil, fmt.Errorf("%w: this server knows no such token", ErrToken)
+		return nil, fmt.Errorf("%w: this server has no such token", ErrToken)
 	case err != nil:
 		return nil, err
 	case !t.Revoked.IsZero():
@@ -131,7 +132,7 @@ func (c *Control) Authenticate(ctx context.Context, secret, from string) (*Calle
 	return &Caller{Who: "token " + t.Name, From: from, Role: t.Role, Mirrors: t.Mirrors, Names: t.Names}, nil
 }
 
-// uses remembers when uses of tokens were recorded.
+// uses remembers when the uses of tokens were last recorded.
 type uses struct {
 	mu   sync.Mutex
 	last map[cas.Digest]time.Time

@@ -12,20 +12,20 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// usageAge is how old a count of blobs may be. A count that took little time is repeated
-// earlier.
+// usageAge is how old a count of blobs may be. If counting takes little time, it is
+// repeated sooner.
 const usageAge = time.Minute
 
-// storedAge is how old a count of the files of mirrors may be, which takes longer.
+// storedAge is how old a count of the files of mirrors may be. That count takes longer.
 const storedAge = 10 * time.Minute
 
-// stopwatch returns how long ago it was called.
+// stopwatch starts now; the function that it returns returns the time since then.
 func stopwatch() func() time.Duration {
 	start := time.Now()
 	return func() time.Duration { return time.Since(start) }
 }
 
-// Usage is what the data directory holds.
+// Usage is the contents of the data directory.
 type Usage struct {
 	Blobs, BlobBytes int64
 	Indices          int64 // of Blobs: upstream's compressed indices
@@ -37,7 +37,7 @@ type Usage struct {
 	Meta             meta.Usage
 	Quarantined      int             // blobs
 	stored           map[int64]int64 // bytes by the day, since 1970, on which they were stored
-	// History is what the generations of each mirror add to the blobs.
+	// History is how many bytes the generations of each mirror add to the blobs.
 	History map[string]HistoryCost
 }
 
@@ -46,8 +46,8 @@ const maxGrowth = 366
 
 const secondsOfDay = 24 * 60 * 60
 
-// growth tells how many bytes of what is stored now were stored by the end of each
-// day on which anything was; of many days, the last ones.
+// growth returns, for each day on which anything was stored, how many of the bytes stored
+// now were stored by the end of it. It returns at most the last maxGrowth days.
 func (u *Usage) growth() []api.StoredDay {
 	out := []api.StoredDay{}
 	var sum int64
@@ -67,12 +67,12 @@ type usageCache struct {
 	took     time.Duration
 }
 
-// SlowCount is how long a count may take for which a scrape of metrics waits.
+// SlowCount is how long a scrape of the metrics waits for a count.
 const SlowCount = 2 * time.Second
 
-// RecentUsage returns a count that is as new as can be had within a time: where
-// counting takes longer, it is the last one, and another is begun. ok is false before
-// the first.
+// RecentUsage returns the newest count that is available within a time. If counting takes
+// longer, it starts a count in the background and returns the last one. ok is false
+// before the first count has ended.
 func (c *Control) RecentUsage(within time.Duration) (u Usage, ok bool) {
 	k := &c.usage
 	k.mu.Lock()
@@ -108,7 +108,7 @@ func (c *Control) RecentUsage(within time.Duration) (u Usage, ok bool) {
 	return u, ok
 }
 
-// countUsage walks the blob store, unless that was done a moment ago.
+// countUsage walks the blob store, unless a recent count exists.
 func (c *Control) countUsage(ctx context.Context) (Usage, error) {
 	k := &c.usage
 	k.counting.Lock()

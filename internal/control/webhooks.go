@@ -15,7 +15,7 @@ import (
 // maxDeliveries bounds the deliveries to one webhook that are listed.
 const maxDeliveries = 1000
 
-// Webhooks lists the webhooks of the configuration, and what is pending for each.
+// Webhooks lists the configured webhooks, and the number of pending deliveries for each.
 func (c *Control) Webhooks(ctx context.Context, _ *api.Empty) (*api.WebhookList, error) {
 	out := &api.WebhookList{Webhooks: []api.Webhook{}}
 	for _, w := range c.cfg.Webhooks.Webhooks() {
@@ -50,8 +50,8 @@ func deliveryView(d *meta.Delivery) *api.WebhookDelivery {
 	}
 }
 
-// WebhookLog lists deliveries, the newest event first. Those of a webhook that is no
-// longer in the configuration are listed by its name.
+// WebhookLog lists deliveries, newest event first. Deliveries of a webhook that is no
+// longer configured are listed by its name.
 func (c *Control) WebhookLog(ctx context.Context, req *api.WebhookLogRequest) (*api.WebhookLog, error) {
 	if req.State != "" && !slices.Contains(api.DeliveryStates(), req.State) {
 		return nil, fmt.Errorf("%w: state %q: expected one of %s", errclass.Usage, req.State, strings.Join(api.DeliveryStates(), ", "))
@@ -102,8 +102,8 @@ func (c *Control) Redeliver(ctx context.Context, req *api.WebhookRedeliver) (*ap
 	return deliveryView(d), nil
 }
 
-// WebhookCounts returns what became of attempts since the start, and how many deliveries
-// are pending, by webhook.
+// WebhookCounts returns, by webhook, the outcomes of attempts since the start, and the
+// number of pending deliveries.
 func (c *Control) WebhookCounts(ctx context.Context) (counts map[string]webhook.Counts, pending map[string]int, err error) {
 	counts, pending = c.cfg.Webhooks.Counts(), map[string]int{}
 	for name := range counts {
@@ -116,12 +116,13 @@ func (c *Control) WebhookCounts(ctx context.Context) (counts map[string]webhook.
 	return counts, pending, nil
 }
 
-// TouchWebhook is what a test event changes: nothing of the server, but others are told.
+// TouchWebhook returns what a test event changes: nothing on the server, but it is sent
+// to others.
 func (c *Control) TouchWebhook(_ context.Context, req *api.WebhookRef) (*Touch, error) {
 	return &Touch{What: req.Name, Unlimited: true}, nil
 }
 
-// TouchRedeliver is what a delivery that is made again changes.
+// TouchRedeliver returns what a repeated delivery changes.
 func (c *Control) TouchRedeliver(_ context.Context, req *api.WebhookRedeliver) (*Touch, error) {
 	return &Touch{What: req.Event + " to " + req.Name, Unlimited: true}, nil
 }

@@ -24,9 +24,9 @@ import (
 	"example.org/snapd/internal/meta/bolt"
 )
 
-// Backup copies the installation to a directory. The running snapd does it; if
-// none is running, Backup opens the data directory itself. Errors are an
-// *api.Error or that of ctx.
+// Backup copies the installation to a directory. The running snapd does the work; if none
+// is running, Backup opens the data directory itself. Errors are an *api.Error or the
+// error of ctx.
 func Backup(ctx context.Context, cfg *config.Config, o Options, dir string, progress func(api.Progress)) (*api.BackupResult, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -80,8 +80,8 @@ func backupStopped(ctx context.Context, cfg *config.Config, o Options, dir strin
 	return backup.Create(ctx, backup.Installation{Store: st, Blobs: blobs, DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, LogKeyFile: cfg.Log.KeyFile, Version: o.Version, Now: now}, dir, p)
 }
 
-// Restore copies a backup to the data directory and the key file of a
-// configuration. Errors are an *api.Error or that of ctx.
+// Restore copies a backup to the data directory and the key file of a configuration.
+// Errors are an *api.Error or the error of ctx.
 func Restore(ctx context.Context, cfg *config.Config, dir string, allowDamaged bool, progress func(api.Progress)) (*api.RestoreResult, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -94,7 +94,7 @@ func Restore(ctx context.Context, cfg *config.Config, dir string, allowDamaged b
 		elsewhere = "store.metadata is a database"
 	}
 	if elsewhere != "" {
-		return nil, backupError(fmt.Errorf("restore %s: %w: %s: a backup is restored to a directory, with a configuration without both, and goes on from there with 'snapd migrate --to CONFIG'", dir, errclass.Usage, elsewhere))
+		return nil, backupError(fmt.Errorf("restore %s: %w: %s: restore the backup to a directory with a configuration that sets neither, then move it with 'snapd migrate --to CONFIG'", dir, errclass.Usage, elsewhere))
 	}
 	to := backup.Destination{DataDir: cfg.DataDir, KeyFile: cfg.Signing.KeyFile, LogKeyFile: cfg.Log.KeyFile, AllowDamaged: allowDamaged, Prepare: markClean}
 	return control.Counted(ctx, "restore", progress, func(p *acquire.Progress) (*api.RestoreResult, error) {
@@ -103,7 +103,7 @@ func Restore(ctx context.Context, cfg *config.Config, dir string, allowDamaged b
 	})
 }
 
-// backupError converts err to the form of the control socket.
+// backupError converts err to the error that the control socket would return.
 func backupError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err

@@ -20,11 +20,11 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// madeShare is the part of the cache that is for indices that were made again.
+// Regenerated indices may take 1/madeShare of the size of the cache.
 const madeShare = 8
 
-// openBlobs opens the blob store that the configuration names, with the indices that
-// can be made again on top of it.
+// openBlobs opens the blob store that the configuration names. On top of it are the
+// indices that can be regenerated.
 func openBlobs(ctx context.Context, cfg *config.Config, st meta.Store, o Options) (cas.Store, error) {
 	blobs, err := openStored(ctx, cfg, st, o)
 	if err != nil {
@@ -49,7 +49,7 @@ func openStored(ctx context.Context, cfg *config.Config, st meta.Store, o Option
 		})
 		return casdir.Open(cfg.DataDir, casdir.Options{Now: o.Now, Stored: found, Latency: o.blobLatency()})
 	}
-	// Uploads hand their files on to the cache, which is opened on top of the store.
+	// Uploads pass their files to the cache, which is opened on top of the store.
 	var copies *cache.Store
 	remote, err := openRemote(ctx, cfg, st, o, func(f *spool.File) { copies.Adopt(f) })
 	if err != nil {
@@ -73,7 +73,7 @@ func objectsOf(cfg *config.Config, st meta.Store) (objects.Index, error) {
 	return index.Objects(), nil
 }
 
-// openRemote opens the bucket. keep may take over the files of stored blobs.
+// openRemote opens the bucket. keep may take the files of stored blobs.
 func openRemote(ctx context.Context, cfg *config.Config, st meta.Store, o Options, keep func(*spool.File)) (*s3.Store, error) {
 	index, err := objectsOf(cfg, st)
 	if err != nil {
@@ -93,8 +93,8 @@ func openRemote(ctx context.Context, cfg *config.Config, st meta.Store, o Option
 	})
 }
 
-// checkBucket refuses metadata that refers to blobs none of which is in the bucket:
-// they are in a directory still. ErrLost.
+// checkBucket returns ErrLost if the metadata refers to blobs but the bucket has none of
+// them: they are still in a directory.
 func checkBucket(ctx context.Context, cfg *config.Config, st meta.Store) error {
 	known, err := st.Identity(ctx)
 	if err != nil || known.Empty {
@@ -110,7 +110,7 @@ func checkBucket(ctx context.Context, cfg *config.Config, st meta.Store) error {
 		if cfg.Store.Postgres() != "" {
 			where = "PostgreSQL"
 		}
-		err = fmt.Errorf("%w: the metadata in %s refers to blobs, and none of them was stored in %s", ErrLost, where, cfg.Store.Blobs)
+		err = fmt.Errorf("%w: the metadata in %s refers to blobs, but none of them was stored in %s", ErrLost, where, cfg.Store.Blobs)
 	}
 	return err
 }

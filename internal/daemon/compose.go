@@ -20,13 +20,13 @@ import (
 	"example.org/snapd/internal/webhook"
 )
 
-// gcGrace is how long blobs of work in progress are left alone.
+// gcGrace is how long garbage collection keeps blobs that nothing refers to yet.
 const gcGrace = 24 * time.Hour
 
 // auditInterval is how often expired entries of the audit list are removed.
 const auditInterval = time.Hour
 
-// makeEngine creates what syncs and look-ups need.
+// makeEngine creates the parts that syncs and lookups need.
 func (d *daemon) makeEngine() (err error) {
 	all := formats()
 	d.acquirer, err = acquire.New(acquire.Config{
@@ -50,7 +50,7 @@ func (d *daemon) makeEngine() (err error) {
 	return nil
 }
 
-// makeFreezer creates what prepare needs.
+// makeFreezer creates the parts that prepare needs.
 func (d *daemon) makeFreezer() {
 	d.freezer = freezer.New(freezer.Config{
 		Formats: formats(), Catalog: d.catalog, Acquirer: d.acquirer, Meta: d.logged, Blobs: d.blobs, Signer: d.signer, TLog: d.tlog,
@@ -58,8 +58,7 @@ func (d *daemon) makeFreezer() {
 	})
 }
 
-// makeWebhooks creates what tells webhooks of events. They are told of what happens from
-// here on.
+// makeWebhooks creates the engine of the webhooks. It reports every event from here on.
 func (d *daemon) makeWebhooks(ctx context.Context) (err error) {
 	d.webhooks, err = webhook.New(webhook.Config{
 		Meta: d.store, Client: d.client, Webhooks: d.cfg.Webhooks, Mirrors: func() []config.Mirror { return d.reloads.live.Load().Mirrors },
@@ -88,7 +87,7 @@ func (d *daemon) compose(fatal func(error)) {
 	})
 }
 
-// file is the metadata where it is a file of this machine; nil where it is not.
+// file returns the metadata if it is a file on this machine, otherwise nil.
 func (d *daemon) file() *bolt.Store {
 	st, _ := d.store.(*bolt.Store)
 	return st
@@ -135,7 +134,7 @@ func (d *daemon) periodic() []task {
 			defer d.catalog.Changed()
 			_, err := d.collector.Run(ctx, false)
 			if errors.Is(err, meta.ErrLeased) {
-				return nil // another node does it
+				return nil // another node trims the list
 			}
 			return err
 		}},

@@ -1,4 +1,4 @@
-// Package daemon puts the parts of snapd together and runs it. It is the only
+// Package daemon assembles the parts of snapd and runs it. It is the only
 // package that knows the whole object graph.
 //
 // The order of starting follows the trust in what is on disk: first the database,
@@ -56,21 +56,20 @@ import (
 type Options struct {
 	Version string
 	Log     *slog.Logger // nil: none
-	// Ready is called once both listeners accept connections, with their
-	// addresses.
+	// Ready is called with the addresses of both listeners once they accept connections.
 	Ready func(public, control net.Addr)
-	// ReadyAPI is called before Ready with the address of the control API, where it is
-	// on.
+	// ReadyAPI is called before Ready, with the address of the control API, if that is
+	// enabled.
 	ReadyAPI func(net.Addr)
-	// Load reads the configuration again from ConfigFile; nil: it cannot be reloaded.
+	// Load reads the configuration again from ConfigFile; nil: reloading is not supported.
 	Load       func() (*config.Config, error)
 	ConfigFile string
-	// Hangup asks for a reload. nil: never.
+	// Hangup requests a reload. nil: never.
 	Hangup <-chan os.Signal
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 
-	latency *latency.Stores // nil: nobody asks
+	latency *latency.Stores // nil: not measured
 }
 
 func (o *Options) metadataLatency() *latency.Metadata {
@@ -89,8 +88,8 @@ func (o *Options) blobLatency() *latency.Blobs {
 
 // Formats of the log.
 const (
-	LogText = "text" // key=value pairs, for people
-	LogJSON = "json" // an object a line, for programs
+	LogText = "text" // key=value pairs, for humans
+	LogJSON = "json" // one object per line, for programs
 )
 
 // NewLog returns the daemon's log: one line for each event of at least this
@@ -125,7 +124,7 @@ func Check(cfg *config.Config) error {
 		}
 	}
 	if cfg.API.TLSCert != "" {
-		// The user who asks need not be the one who runs snapd and may read the key.
+		// The user who runs Check may not be the user who runs snapd and may read the key.
 		if _, err := (&certificate{cert: cfg.API.TLSCert, key: cfg.API.TLSKey}).read(); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
@@ -138,8 +137,8 @@ func Check(cfg *config.Config) error {
 			return fmt.Errorf("[log] policy: %w", err)
 		}
 	}
-	// Only the user who runs snapd can look into the data directory, and snapd makes the
-	// key that is missing at its first start.
+	// Only the user who runs snapd can read the data directory. snapd creates a missing
+	// key at its first start.
 	known := func(err error) bool { return !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrNotExist) }
 	if len(cfg.Signing.Command) == 0 {
 		if _, err := sign.LoadSigner(cfg.Signing.KeyFile); err != nil && known(err) {
@@ -169,8 +168,8 @@ const (
 	uncleanText = "snapd was not stopped cleanly the last time (check the store with: snapctl fsck)"
 )
 
-// Run runs snapd until ctx is done, which is a clean stop, or until something
-// fails. It may return ErrRunning, and mirror.ErrClock before it changes anything.
+// Run runs snapd until ctx is done, which is a clean stop, or until a part fails. It may
+// return ErrRunning, or mirror.ErrClock before it has changed anything.
 func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -179,7 +178,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 		o.Now = time.Now
 	}
 	o.latency = new(latency.Stores)
-	// Keys and snapshots would have its date.
+	// Keys and snapshots would be dated with the wrong year.
 	if err := mirror.CheckYear(o.Now()); err != nil {
 		return err
 	}
@@ -224,7 +223,7 @@ func Run(ctx context.Context, cfg *config.Config, o Options) (err error) {
 	}
 	err = d.run(ctx)
 	if errors.Is(err, durable.ErrUnknown) || err != nil && !clean {
-		return err // the mark stays
+		return err // the run stays marked as not clean
 	}
 	return errors.Join(err, end(context.WithoutCancel(ctx), cfg.DataDir, st))
 }
@@ -247,8 +246,7 @@ func makeDataDir(dir string) error {
 	return nil
 }
 
-// begin marks the run as not cleanly stopped, and returns whether the last one
-// was.
+// begin marks the run as not cleanly stopped, and reports whether the last run was.
 func begin(ctx context.Context, st meta.Installation) (clean bool, err error) {
 	clean, err = st.SetClean(ctx, false)
 	if errors.Is(err, meta.ErrCorrupt) {
@@ -257,7 +255,7 @@ func begin(ctx context.Context, st meta.Installation) (clean bool, err error) {
 	return clean, err
 }
 
-// end marks the run as cleanly stopped. In damaged metadata the epoch stays.
+// end marks the run as cleanly stopped. It does not change the epoch of damaged metadata.
 func end(ctx context.Context, dir string, st meta.Store) error {
 	if err := blobsFound(dir); err != nil {
 		return err
@@ -294,11 +292,11 @@ type daemon struct {
 	o         Options
 	log       *slog.Logger
 	store     meta.Store
-	shared    *follow.Store // store, where nodes share it; nil: they do not
+	shared    *follow.Store // the store, if nodes share it; otherwise nil
 	started   time.Time
-	public    *published // what other nodes need to serve; nil: nothing is shared
+	public    *published // data that other nodes need to serve; nil: nothing is shared
 	tlog      *sequencer.Log
-	logged    *sequencer.Store // store, whose publications are logged
+	logged    *sequencer.Store // the store, with publications that are logged
 	blobs     cas.Store
 	signer    *sign.Signer
 	catalog   *catalog.Catalog
@@ -307,7 +305,7 @@ type daemon struct {
 	client    *fetch.Client
 	freezer   *freezer.Freezer
 	collector *gc.Collector
-	webhooks  *webhook.Engine // nil: this node serves only
+	webhooks  *webhook.Engine // nil: this node only serves
 	control   *control.Control
 	srv       *httpd.Server
 	sched     *scheduler
@@ -379,8 +377,8 @@ func (d *daemon) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// prepare updates what an earlier version or an earlier key left behind, before
-// anything is served.
+// prepare converts the data of an earlier version or an earlier key, before anything is
+// served.
 func (d *daemon) prepare(ctx context.Context) error {
 	if d.store.Damage() == nil {
 		if _, err := d.freezer.ListTrees(ctx); err != nil {
@@ -390,8 +388,8 @@ func (d *daemon) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	// Freezes have their own signatures: a signing command that does not answer,
-	// or a full disk, is no reason not to serve them.
+	// Freezes have their own signatures, so they can be served even if the signing command
+	// does not answer or the disk is full.
 	for _, step := range []struct {
 		run          func(context.Context) (int, error)
 		done, failed string
@@ -418,11 +416,11 @@ func formats() []repo.Format {
 	return []repo.Format{deb.Format{}, rpm.Format{}}
 }
 
-// warnOfFiles logs the first fault of the files that the configuration names. What is
-// stored is served without them, so it does not end the start.
+// warnOfFiles logs the first fault in the files that the configuration names. Stored data
+// can be served without them, so a fault does not prevent the start.
 func (d *daemon) warnOfFiles() {
 	if err := Check(d.cfg); err != nil {
-		d.log.Warn("syncs fail until this is mended: install the file or correct the configuration, then reload", "err", err)
+		d.log.Warn("syncs fail until this is fixed: install the file or correct the configuration, then reload", "err", err)
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// lockFile is locked by the snapd that uses a data directory without a file of
-// metadata, whose lock would keep a second one out.
+// lockFile is locked by the snapd that uses a data directory without a metadata file. A
+// metadata file has a lock itself.
 const lockFile = "lock"
 
 // database is metadata in PostgreSQL, and the lock of the data directory.
@@ -31,7 +31,7 @@ type database struct {
 
 func (d *database) Close() error { return errors.Join(d.Store.Close(), d.lock.Close()) }
 
-// uncleanFile is there while snapd runs, and after a run that was not stopped cleanly.
+// uncleanFile exists while snapd runs, and after a run that was not stopped cleanly.
 const uncleanFile = "running"
 
 // SetClean implements meta.Installation for this machine: other nodes start and stop
@@ -51,8 +51,9 @@ func (d *database) SetClean(_ context.Context, clean bool) (before bool, err err
 	return before, nil
 }
 
-// openDatabase opens the metadata in PostgreSQL. evidence says why it must know of an
-// installation. unchanged refuses an older schema instead of converting it: meta.ErrVersion.
+// openDatabase opens the metadata in PostgreSQL. evidence, if not empty, says why the
+// database must contain an installation. With unchanged, it refuses an older schema with
+// meta.ErrVersion instead of converting it.
 func openDatabase(ctx context.Context, cfg *config.Config, evidence string, unchanged bool, l *latency.Metadata) (_ *database, err error) {
 	d := &database{}
 	if d.lock, err = os.OpenFile(filepath.Join(cfg.DataDir, lockFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
@@ -77,7 +78,7 @@ func openDatabase(ctx context.Context, cfg *config.Config, evidence string, unch
 	}
 	id, err := d.Identity(ctx)
 	if err == nil && id.ID == "" && evidence != "" {
-		err = fmt.Errorf("%w: %w: the database knows of no installation, but %s; restore a backup of the database, or move %s away to start from scratch",
+		err = fmt.Errorf("%w: %w: the database has no installation, but %s; restore a backup of the database, or move %s away to start from scratch",
 			ErrLost, meta.ErrLost, evidence, cfg.DataDir)
 	}
 	if err != nil {
@@ -89,8 +90,8 @@ func openDatabase(ctx context.Context, cfg *config.Config, evidence string, unch
 // maxPassword bounds the file of a password, in bytes.
 const maxPassword = 4 << 10
 
-// readPassword reads the first line of a file that others may not read; "" where
-// none is named.
+// readPassword reads the first line of a file that others may not read. It returns "" if
+// no file is named.
 func readPassword(name string) (string, error) {
 	if name == "" {
 		return "", nil
@@ -104,7 +105,7 @@ func readPassword(name string) (string, error) {
 		return "", fmt.Errorf("password_file: %w", err)
 	}
 	if st.Mode().Perm()&0o007 != 0 {
-		return "", fmt.Errorf("password_file: %s: mode %04o lets every user in, expected 0600 or 0640 (chmod o= %s)", name, st.Mode().Perm(), name)
+		return "", fmt.Errorf("password_file: %s: mode %04o lets every user read it, expected 0600 or 0640 (chmod o= %s)", name, st.Mode().Perm(), name)
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	return strings.TrimRight(line, "\r"), nil

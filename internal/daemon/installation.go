@@ -23,9 +23,9 @@ import (
 	"example.org/snapd/internal/meta/bolt"
 )
 
-// installationFile marks a data directory that has been used. Its content is also
-// in the metadata, so that metadata that is missing, older, or from another
-// installation is noticed before anything is deleted because of it.
+// installationFile marks a data directory that has been used. Its content is also in the
+// metadata: so metadata that is missing, older, or from another installation is noticed
+// before anything is deleted because of it.
 const installationFile = "installation"
 
 // maxInstallation bounds the mark, in bytes.
@@ -36,7 +36,8 @@ type mark struct {
 	ID string `json:"id"`
 	// Epoch increases with each start and each clean stop, in the metadata first.
 	Epoch int64 `json:"epoch"`
-	// BlobsLost lets snapd start although it has no blobs. The first blob clears it.
+	// BlobsLost lets snapd start although it has no blobs. It is cleared when the first
+	// blob exists.
 	BlobsLost bool `json:"blobs_lost,omitempty"`
 }
 
@@ -95,8 +96,8 @@ func openStore(ctx context.Context, cfg *config.Config, o Options) (_ meta.Store
 	return st, warnings, nil
 }
 
-// openFile opens the metadata in the data directory. evidence says why there must
-// be a file.
+// openFile opens the metadata in the data directory. evidence, if not empty, says why
+// there must be a file.
 func openFile(cfg *config.Config, evidence string, l *latency.Metadata) (*bolt.Store, error) {
 	st, err := bolt.Open(filepath.Join(cfg.DataDir, metaFile), bolt.Options{MustExist: evidence != "", Latency: l})
 	switch {
@@ -116,9 +117,9 @@ func openFile(cfg *config.Config, evidence string, l *latency.Metadata) (*bolt.S
 // ErrForeign means that the data directory contains files of another program.
 var ErrForeign = errclass.New(errclass.Conflict, "directory belongs to another program")
 
-// foreign are names in the state of other programs. A directory that has one of
-// them and is not an installation of ours belongs to that program: /var/lib/snapd
-// is where Canonical's snapd keeps the snaps of a system.
+// foreign are names in the data directories of other programs. A directory that has one
+// of them, and is not an installation of ours, belongs to that program: Canonical's snapd
+// keeps the snaps of a system in /var/lib/snapd.
 var foreign = []struct{ name, program string }{
 	{"state.json", "Canonical's snapd"},
 	{"snaps", "Canonical's snapd"},
@@ -146,7 +147,7 @@ func checkForeign(dir string) error {
 	return nil
 }
 
-// readInstallation reads the mark, or returns nil if there is none.
+// readInstallation reads the mark, or returns nil if the directory has none.
 func readInstallation(dir string) (*mark, error) {
 	file := filepath.Join(dir, installationFile)
 	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -162,7 +163,7 @@ func readInstallation(dir string) (*mark, error) {
 	}
 	var m mark
 	if err := json.Unmarshal(data, &m); err != nil {
-		return &mark{}, nil // somebody wrote it
+		return &mark{}, nil // not written by snapd
 	} else if m.ID == "" {
 		return &mark{BlobsLost: m.BlobsLost}, nil // AcceptLostBlobs found no mark, or an unreadable one
 	}
@@ -177,8 +178,8 @@ func writeInstallation(dir string, m mark) error {
 	return durable.WriteFile(filepath.Join(dir, installationFile), append(data, '\n'), 0o600)
 }
 
-// earlierUse returns what shows that the data directory had metadata before, or
-// "". A key alone may have been created beforehand.
+// earlierUse returns evidence that the data directory had metadata before, or "". A key
+// alone is no evidence: it may have been created beforehand.
 func earlierUse(cfg *config.Config, marked bool) (string, error) {
 	for _, dir := range []string{"blobs", "quarantine"} {
 		file, err := firstFile(filepath.Join(cfg.DataDir, dir))
@@ -200,7 +201,7 @@ func earlierUse(cfg *config.Config, marked bool) (string, error) {
 	return "", nil
 }
 
-// firstFile returns a file below a directory, or "" if there is none.
+// firstFile returns a file below a directory, or "" if it has none.
 func firstFile(dir string) (found string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
@@ -232,7 +233,7 @@ func checkInstallation(ctx context.Context, cfg *config.Config, st meta.Installa
 	case m == nil || m.ID == "":
 		m = &mark{ID: known.ID, Epoch: known.Epoch, BlobsLost: m != nil && m.BlobsLost}
 	case known.ID != "" && known.ID != m.ID:
-		return nil, fmt.Errorf("data directory %s: the metadata is of installation %s, expected %s (%s): it was copied here from elsewhere",
+		return nil, fmt.Errorf("data directory %s: the metadata belongs to installation %s, expected %s (%s): it was copied from another installation",
 			dir, known.ID, m.ID, filepath.Join(dir, installationFile))
 	case known.Epoch < m.Epoch:
 		older = true
@@ -282,7 +283,7 @@ func checkBlobs(dir string, none bool) error {
 	return fmt.Errorf("%w: %s has %s, but its metadata refers to blobs; mount it; if they are lost, restore a backup with 'snapd restore', or keep this metadata with 'snapd accept-lost-blobs' and then get back what a backup, another snapd or upstream has with 'snapctl fsck --repair' (%s)", ErrLost, dir, state, pageBlobs)
 }
 
-// blobsFound ends what AcceptLostBlobs permitted, if there is a blob.
+// blobsFound clears the mark that AcceptLostBlobs set, if there is a blob.
 func blobsFound(dir string) error {
 	m, err := readInstallation(dir)
 	if err != nil || m == nil || !m.BlobsLost {
@@ -296,8 +297,8 @@ func blobsFound(dir string) error {
 	return writeInstallation(dir, *m)
 }
 
-// nextEpoch advances the epoch, first in the metadata: a crash in between leaves
-// metadata that is newer than the mark, which does not look like a loss.
+// nextEpoch advances the epoch, first in the metadata. A crash in between leaves metadata
+// that is newer than the mark, which does not look like a loss.
 func nextEpoch(ctx context.Context, dir string, st meta.Installation, m *mark, knownSince time.Time) error {
 	m.Epoch++
 	err := st.SetEpoch(ctx, m.ID, m.Epoch, knownSince)

@@ -20,9 +20,9 @@ import (
 // maxPublicKey bounds the certificate of an external signer, in bytes.
 const maxPublicKey = 1 << 20
 
-// loadSigner opens the signing key, or creates one if there is none. A new key
-// would orphan what an older one signed. So only a missing file counts as "none",
-// and no key is created if this server has signed freezes.
+// loadSigner opens the signing key, or creates one if the file is missing. A new key
+// would orphan everything that an older one signed. So other errors than a missing file
+// do not lead to a new key, nor does it create one if this server has signed freezes.
 func loadSigner(ctx context.Context, cfg *config.Config, st meta.Catalog, now time.Time, log *slog.Logger) (*sign.Signer, error) {
 	file := cfg.Signing.KeyFile
 	if len(cfg.Signing.Command) > 0 {

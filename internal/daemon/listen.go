@@ -63,9 +63,9 @@ func (d *daemon) listen() (public, control net.Listener, err error) {
 	return public, control, nil
 }
 
-// listenSocket listens on a Unix socket of mode 0600, or 0660 where a group may use it.
-// It replaces a socket that
-// nobody answers on, and refuses to replace a live one or a file of another kind.
+// listenSocket listens on a Unix socket of mode 0600, or 0660 if a group may use it. It
+// replaces a socket on which no process answers, and refuses to replace a live one or a
+// file of another kind.
 func listenSocket(path, group string) (net.Listener, error) {
 	gid, err := groupID(group)
 	if err != nil {
@@ -91,13 +91,13 @@ func listenSocket(path, group string) (net.Listener, error) {
 			return nil, fmt.Errorf("%s may be in use: %w", path, err)
 		}
 	}
-	// Bind it under another name first: it has its mode before anyone can find
-	// it.
+	// Bind the socket under another name first, so that it has its mode before anyone can
+	// find it.
 	tmp := path + ".new"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	// Also under that name, in case others can access its directory.
+	// Restrict it under that name, too, in case others can access its directory.
 	mask := syscall.Umask(0o077)
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
 	syscall.Umask(mask)
@@ -140,7 +140,7 @@ func (s *socket) Close() error {
 	return errors.Join(s.UnixListener.Close(), err)
 }
 
-// peer returns who connected to the control socket, or nil if that is unknown.
+// peer returns the process that connected to the control socket, or nil if it is unknown.
 func peer(c net.Conn) *httpd.Peer {
 	u, ok := c.(*net.UnixConn)
 	if !ok {
@@ -163,11 +163,11 @@ func peer(c net.Conn) *httpd.Peer {
 	return p
 }
 
-// maxGroups is the most groups that a process has on Linux (NGROUPS_MAX).
+// maxGroups is the maximum number of groups of a process on Linux (NGROUPS_MAX).
 const maxGroups = 65536
 
-// peerGroups are the supplementary groups of a peer (SO_PEERGROUPS); nil where the
-// kernel does not say.
+// peerGroups returns the supplementary groups of a peer (SO_PEERGROUPS), or nil if the
+// kernel does not report them.
 func peerGroups(fd uintptr) []uint32 {
 	for n := 64; n <= maxGroups; n *= 8 {
 		groups := make([]uint32, n)

@@ -21,8 +21,8 @@ import (
 // witnessTime bounds one connection to a witness.
 const witnessTime = 15 * time.Second
 
-// openLog opens the transparency log, or starts it. Damaged metadata is no reason
-// not to serve: nothing is published then.
+// openLog opens the transparency log, or starts it. Damaged metadata does not prevent
+// serving, but nothing is published then.
 func (d *daemon) openLog(ctx context.Context) error {
 	origin, restart, err := d.logOrigin(ctx)
 	if err != nil && !errors.Is(err, meta.ErrCorrupt) {
@@ -53,9 +53,9 @@ func (d *daemon) openLog(ctx context.Context) error {
 	return err
 }
 
-// repairLog opens a log whose tiles are damaged, after those that can be rebuilt were
-// replaced: they lead to the root that was signed, so nothing is lost. It returns the
-// first error where that is not enough.
+// repairLog opens a log with damaged tiles after it has replaced the tiles that can be
+// rebuilt. These lead to the signed root, so nothing is lost. If that is not enough, it
+// returns the first error.
 func (d *daemon) repairLog(ctx context.Context, conf sequencer.Config, damage error) (*sequencer.Log, error) {
 	if d.store.Damage() != nil {
 		return nil, damage
@@ -72,12 +72,12 @@ func (d *daemon) repairLog(ctx context.Context, conf sequencer.Config, damage er
 	return l, err
 }
 
-// refuseRedirect keeps a request to a witness from going elsewhere.
+// refuseRedirect keeps a request to a witness from being sent to another server.
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// logOrigin is the name that the log was started with, or that it will have.
-// restart means that another log is to begin: its name is configured, and the key
-// of the old one is gone.
+// logOrigin returns the name with which the log was started, or will be started. restart
+// means that another log begins: its name is configured, and the key of the old log is
+// gone.
 func (d *daemon) logOrigin(ctx context.Context) (origin string, restart bool, err error) {
 	want := d.cfg.Log.Origin
 	h, err := d.store.LogHead(ctx)
@@ -95,7 +95,7 @@ func (d *daemon) logOrigin(ctx context.Context) (origin string, restart bool, er
 		return "", false, err
 	case want != "" && want != h.Origin:
 		if _, err := os.Stat(d.cfg.Log.KeyFile); !errors.Is(err, fs.ErrNotExist) {
-			return "", false, fmt.Errorf("%w: it was started as %s, [log] origin is %s; an origin is for ever: to give this log up and begin another, move %s away",
+			return "", false, fmt.Errorf("%w: it was started as %s, [log] origin is %s; an origin never changes: to give this log up and begin another, move %s away",
 				sequencer.ErrOrigin, h.Origin, want, d.cfg.Log.KeyFile)
 		}
 		return want, true, nil
@@ -107,14 +107,14 @@ func (d *daemon) logOrigin(ctx context.Context) (origin string, restart bool, er
 	return h.Origin, false, nil
 }
 
-// checkLogKey refuses a key of another log than is about to start. ErrOrigin.
+// checkLogKey returns ErrOrigin if the key is that of another log than the one to start.
 func (d *daemon) checkLogKey(want string) error {
 	if len(d.cfg.Log.Command) > 0 {
 		return nil
 	}
 	key, err := tlog.LoadKey(d.cfg.Log.KeyFile)
 	if err != nil || key.Name() == want {
-		return nil // loadLogSigner makes one, or says what is wrong with it
+		return nil // loadLogSigner creates a key, or reports what is wrong with it
 	}
 	from := "[log] origin"
 	if d.cfg.Log.Origin == "" {
@@ -124,7 +124,7 @@ func (d *daemon) checkLogKey(want string) error {
 		sequencer.ErrOrigin, d.cfg.Log.KeyFile, key.Name(), from, want, key.Name())
 }
 
-// loadLogSigner opens the key of the log, or makes one for a log that starts.
+// loadLogSigner opens the key of the log, or creates one for a log that starts.
 func loadLogSigner(cfg *config.Config, origin string, info func(string, ...any)) (tlog.Signer, error) {
 	if len(cfg.Log.Command) > 0 {
 		data, err := regfile.Read(cfg.Log.KeyFile, tlog.MaxKey)
@@ -147,8 +147,8 @@ func loadLogSigner(cfg *config.Config, origin string, info func(string, ...any))
 	return s, err
 }
 
-// recoverLog brings the log and the metadata together, and logs the key that signs.
-// A log that witnesses refuse is served as it is, and nothing is published.
+// recoverLog makes the log and the metadata consistent, and logs the key that signs. A
+// log that witnesses refuse is served unchanged, and nothing is published.
 func (d *daemon) recoverLog(ctx context.Context) error {
 	err := d.tlog.Check(ctx)
 	if err == nil && d.store.Damage() == nil {

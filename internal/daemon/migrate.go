@@ -36,19 +36,19 @@ import (
 )
 
 const (
-	// migratingFile marks a data directory whose migration is not complete. It has the id
-	// of the installation.
+	// migratingFile marks a data directory whose migration is not complete. It contains
+	// the ID of the installation.
 	migratingFile = "migrating"
-	// migratedMeta is the name of the metadata until then.
+	// migratedMeta is the name of the metadata file until the migration is complete.
 	migratedMeta = metaFile + ".migrating"
-	// nodeGone is the time after which a node that says nothing counts as stopped.
+	// nodeGone is how long a node must be silent to count as stopped.
 	nodeGone = 30 * time.Second
 	// maxKey bounds the files of keys, in bytes.
 	maxKey = 1 << 20
 )
 
-// checkMigrated refuses an installation whose migration is not complete.
-// migrate.ErrIncomplete.
+// checkMigrated returns migrate.ErrIncomplete if the migration of an installation is not
+// complete.
 func checkMigrated(ctx context.Context, dir string, st meta.Store) error {
 	_, err := os.Lstat(filepath.Join(dir, migratingFile))
 	if err == nil {
@@ -71,8 +71,8 @@ func checkMigrated(ctx context.Context, dir string, st meta.Store) error {
 	return nil
 }
 
-// Migrate copies the installation of a configuration to where another one says. No snapd
-// may be running with either. Errors are an *api.Error or that of ctx.
+// Migrate copies the installation of cfg to the places that to configures. No snapd may
+// be running with either. Errors are an *api.Error or the error of ctx.
 func Migrate(ctx context.Context, cfg, to *config.Config, o Options, progress func(api.Progress)) (*api.MigrateResult, error) {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -104,7 +104,7 @@ type migration struct {
 
 func (m *migration) later(f func() error) { m.closers = append(m.closers, f) }
 
-// close closes everything that is open, the last first.
+// close closes everything that is open, in reverse order.
 func (m *migration) close() (err error) {
 	for _, f := range slices.Backward(m.closers) {
 		err = errors.Join(err, f())
@@ -183,7 +183,7 @@ func (m *migration) run(ctx context.Context) (err error) {
 	return m.rename()
 }
 
-// blobsAt says where the target's blobs are to be.
+// blobsAt returns the location of the target's blobs.
 func (m *migration) blobsAt() string {
 	if inDirectory(m.to) {
 		return "the data directory"
@@ -243,7 +243,7 @@ func (m *migration) sameBucket(ctx context.Context, from, to cas.Store) error {
 	return err
 }
 
-// source opens the source, whose snapd must not be running. ErrRunning.
+// source opens the source. It returns ErrRunning if a snapd uses it.
 func (m *migration) source(ctx context.Context) (meta.Store, cas.Store, error) {
 	running := fmt.Errorf("data directory %s: %w", m.cfg.DataDir, ErrRunning)
 	if err := backup.CheckRestored(m.cfg.DataDir); err != nil {
@@ -308,7 +308,7 @@ func openRaw(ctx context.Context, cfg *config.Config, st meta.Store, o Options) 
 }
 
 // directory creates and locks the target's data directory, and reports whether an earlier
-// run has marked it. migrate.ErrTarget.
+// run has marked it. It returns migrate.ErrTarget if the directory is used otherwise.
 func (m *migration) directory() (marked bool, err error) {
 	dir := m.to.DataDir
 	if err := makeDataDir(dir); err != nil {
@@ -339,7 +339,8 @@ func (m *migration) directory() (marked bool, err error) {
 	}
 	var found []string
 	for _, e := range entries {
-		// The lock of a snapd that found nothing, and what a refused run left.
+		// Ignore the lock of a snapd that found nothing, and the metadata file of a refused
+		// run.
 		if n := e.Name(); n != "lost+found" && n != lockFile && n != migratedMeta {
 			found = append(found, n)
 		}
@@ -350,8 +351,8 @@ func (m *migration) directory() (marked bool, err error) {
 	return false, nil
 }
 
-// metadata opens the target's metadata. renamed means that an earlier run was complete
-// but for its mark.
+// metadata opens the target's metadata. renamed means that an earlier run completed
+// everything but the removal of its mark.
 func (m *migration) metadata(ctx context.Context) (st meta.Store, renamed bool, err error) {
 	if m.to.Store.Postgres() != "" {
 		db, err := openDatabase(ctx, m.to, "", false, nil)
@@ -386,13 +387,13 @@ func (m *migration) unmark() error {
 	return durable.SyncDir(m.to.DataDir)
 }
 
-// keyCopy is a key and where it goes.
+// keyCopy is a key with its source and its target.
 type keyCopy struct {
 	file string
 	data []byte
 }
 
-// keys reads the keys of the source. It refuses to replace another key of the target.
+// keys reads the keys of the source. It refuses to replace a different key of the target.
 func (m *migration) keys() (out []keyCopy, err error) {
 	for _, k := range []struct{ what, from, to string }{
 		{"signing key", m.cfg.Signing.KeyFile, m.to.Signing.KeyFile}, {"log key", m.cfg.Log.KeyFile, m.to.Log.KeyFile},
@@ -415,7 +416,8 @@ func (m *migration) keys() (out []keyCopy, err error) {
 	return out, nil
 }
 
-// complete writes what a daemon needs beside the stores, and lets it start.
+// complete writes the files that a daemon needs beside the stores, and allows it to
+// start.
 func (m *migration) complete(ctx context.Context, to meta.Store, keys []keyCopy) error {
 	for _, k := range keys {
 		if err := os.MkdirAll(filepath.Dir(k.file), 0o700); err != nil {
@@ -437,7 +439,7 @@ func (m *migration) complete(ctx context.Context, to meta.Store, keys []keyCopy)
 	return to.SetNote(ctx, meta.MigratingNote, "")
 }
 
-// rename gives a file of metadata its name, and removes the mark.
+// rename gives the metadata file its final name, and removes the mark.
 func (m *migration) rename() error {
 	if m.to.Store.Postgres() == "" {
 		if err := os.Rename(filepath.Join(m.to.DataDir, migratedMeta), filepath.Join(m.to.DataDir, metaFile)); err != nil {

@@ -7,11 +7,11 @@ import (
 	"example.org/snapd/internal/config"
 )
 
-// checkNames refuses a configured mirror with the name of a freeze, of one that was
-// removed, or of a recording: they share one namespace. config.ErrInvalid.
+// checkNames returns config.ErrInvalid if a configured mirror has the name of a freeze
+// (even a removed one) or of a recording: all share one namespace.
 func (d *daemon) checkNames(ctx context.Context, mirrors []config.Mirror) error {
 	if d.store.Damage() != nil {
-		return nil // what is lost cannot be compared, and fsck must be able to run
+		return nil // lost names cannot be compared, and fsck must be able to run
 	}
 	users, err := d.store.Users(ctx)
 	if err != nil {
@@ -33,7 +33,7 @@ func (d *daemon) checkNames(ctx context.Context, mirrors []config.Mirror) error 
 	}
 	for _, m := range mirrors {
 		if owner := owners[m.Name]; owner != "" {
-			return fmt.Errorf("%w: mirror %s: its name is that of %s: expected another name", config.ErrInvalid, m.Name, owner)
+			return fmt.Errorf("%w: mirror %s: the name is already that of %s: expected another name", config.ErrInvalid, m.Name, owner)
 		}
 	}
 	return nil

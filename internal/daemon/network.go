@@ -11,7 +11,8 @@ import (
 	"golang.org/x/net/netutil"
 )
 
-// listenAPI listens for the control API over the network; nil where it is off.
+// listenAPI listens for the control API over the network. It returns nil if that is
+// disabled.
 func (d *daemon) listenAPI() (net.Listener, error) {
 	a := d.cfg.API
 	if a.Listen == "" {
@@ -36,14 +37,14 @@ func (d *daemon) listenAPI() (net.Listener, error) {
 	return l, nil
 }
 
-// certificate is the certificate of the control API, which can be loaded again.
+// certificate is the certificate of the control API, which can be reloaded.
 type certificate struct {
 	cert, key string // files
 	now       atomic.Pointer[tls.Certificate]
 }
 
-// read reads the files, and returns what puts the certificate into effect: until then
-// the earlier one is used on.
+// read reads the files, and returns a function that puts the certificate into effect.
+// Until then, the earlier certificate is used.
 func (c *certificate) read() (use func(), err error) {
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
@@ -54,7 +55,7 @@ func (c *certificate) read() (use func(), err error) {
 
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.now.Load(), nil }
 
-// groupID returns the number of a group; nil for "".
+// groupID returns the ID of a group; nil for "".
 func groupID(name string) (*uint32, error) {
 	if name == "" {
 		return nil, nil

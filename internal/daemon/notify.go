@@ -35,8 +35,8 @@ func (d *daemon) hangups(ctx context.Context) error {
 	}
 }
 
-// watchdog tells the service manager that snapd answers, as often as it asks for.
-// A run that no longer does is restarted.
+// watchdog tells the service manager that snapd answers, as often as the manager asks for
+// it. The manager restarts a process that no longer does.
 func (d *daemon) watchdog(ctx context.Context, socket net.Addr) error {
 	interval, err := sdaemon.SdWatchdogEnabled(false)
 	if err != nil {
@@ -55,8 +55,8 @@ func (d *daemon) watchdog(ctx context.Context, socket net.Addr) error {
 	return nil
 }
 
-// answers asks the control socket for something that needs neither the metadata
-// nor the store, which may be slow without a fault of this process.
+// answers sends the control socket a request that needs neither the metadata nor the blob
+// store, because these may be slow without a fault of this process.
 func answers(ctx context.Context, socket net.Addr, within time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

@@ -16,8 +16,8 @@ import (
 // ErrPort means that another program listens on the public address.
 var ErrPort = errclass.New(errclass.Conflict, "the port is in use")
 
-// listenPublic listens on address; the error names who does so already, where
-// that can be found out.
+// listenPublic listens on address. If another program does so already, the error names it
+// where that can be determined.
 func listenPublic(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if !errors.Is(err, syscall.EADDRINUSE) {
@@ -32,9 +32,9 @@ func listenPublic(address string) (net.Listener, error) {
 	return nil, fmt.Errorf("%s: %w by another program", address, ErrPort)
 }
 
-// portHolder returns the name and the process of a program that listens on a
-// TCP port, as proc(5) has them; "" where it cannot be told: root sees every
-// program, a user only their own.
+// portHolder returns the name and the process ID of the program that listens on a TCP
+// port, from proc(5). It returns "" if it finds none: root sees every program, other
+// users only their own.
 func portHolder(proc string, port int) string {
 	sockets := map[string]bool{}
 	for _, name := range []string{"net/tcp", "net/tcp6"} {
@@ -57,7 +57,7 @@ func portHolder(proc string, port int) string {
 	if len(sockets) == 0 {
 		return ""
 	}
-	links, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "fd", "*")) // the pattern is good
+	links, _ := filepath.Glob(filepath.Join(proc, "[0-9]*", "fd", "*")) // the pattern is valid
 	for _, link := range links {
 		target, err := os.Readlink(link)
 		if err != nil || !sockets[target] {

@@ -14,15 +14,15 @@ import (
 	"example.org/snapd/internal/errclass"
 )
 
-// reloads are the changes of the configuration during a run.
+// reloads holds the configuration in effect, which reloads change during a run.
 type reloads struct {
-	live atomic.Pointer[config.Config] // in effect; daemon.cfg is that of the start
+	live atomic.Pointer[config.Config] // in effect; daemon.cfg is the one at the start
 
 	mu    sync.Mutex // held during a reload
 	notes atomic.Pointer[[]string]
 }
 
-// conditions are what Status shows of the last reload.
+// conditions returns the results of the last reload that Status shows.
 func (d *daemon) conditions() (out []string) {
 	if notes := d.reloads.notes.Load(); notes != nil {
 		out = append(out, *notes...)
@@ -33,7 +33,7 @@ func (d *daemon) conditions() (out []string) {
 	return out
 }
 
-// blobsLost reports whether the metadata refers to blobs and none is there.
+// blobsLost reports whether the metadata refers to blobs but the store has none.
 func (d *daemon) blobsLost(ctx context.Context) bool {
 	if !inDirectory(d.cfg) {
 		return false
@@ -42,9 +42,9 @@ func (d *daemon) blobsLost(ctx context.Context) bool {
 	return err == nil && checkBlobs(d.cfg.DataDir, known.Empty) != nil
 }
 
-// Reload reads the configuration again and puts its mirrors, webhooks and limits into effect,
-// with the keyrings, credentials and certificates that it names. With an error
-// nothing changes.
+// Reload reads the configuration again and puts its mirrors, webhooks and limits into
+// effect, with the keyrings, credentials and certificates that it names. If it returns an
+// error, nothing has changed.
 func (d *daemon) Reload(ctx context.Context) (*api.ReloadResult, error) {
 	if d.o.Load == nil {
 		return nil, fmt.Errorf("%w: this snapd was not started from a configuration file", errclass.Usage)
@@ -92,12 +92,14 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadResult, error) {
 	old := d.reloads.live.Load()
 	live, restart := config.Reloaded(d.cfg, next)
 	settings := acquire.Settings{Mirrors: live.Mirrors, Parallel: live.Fetch.Parallel, Reserve: int64(live.Store.Reserve)}
-	// With an error nothing is replaced. Syncs in progress continue as they started.
+	// If there is an error, nothing is replaced. Syncs in progress continue as they
+	// started.
 	apply, err := d.acquirer.Prepare(settings)
 	if err != nil {
 		return nil, err
 	}
-	// From here on there is no error: who asked takes one for "nothing changed".
+	// No errors are returned from here on, because callers take an error to mean that
+	// nothing changed.
 	apply()
 	useCertificate()
 	useWebhooks()
@@ -108,14 +110,14 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadResult, error) {
 	d.reloads.live.Store(live)
 	d.sched.reload()
 	if d.webhooks != nil {
-		// New ones are told of what happens from here on.
+		// New webhooks get the events from here on.
 		if err := d.webhooks.Start(ctx); err != nil {
 			d.control.CheckFatal(err)
 			d.log.Error("new webhooks are told of events only when the metadata answers again", "err", err)
 		}
 	}
 	if d.store.Damage() == nil {
-		// Without a first snapshot, adding packages makes it.
+		// If this fails, the first addition of packages makes the snapshot.
 		if err := d.engine.EnsureLocal(ctx); err != nil {
 			d.control.CheckFatal(err)
 			d.log.Error("local mirrors do not have a snapshot of their new configuration", "err", err)
@@ -126,7 +128,7 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadResult, error) {
 	return res, nil
 }
 
-// compare names the mirrors that differ.
+// compare returns the names of mirrors that were added, changed or removed.
 func compare(old, next []config.Mirror) *api.ReloadResult {
 	res := &api.ReloadResult{Added: []string{}, Changed: []string{}, Removed: []string{}, Restart: []string{}}
 	find := func(list []config.Mirror, name string) *config.Mirror {

@@ -157,7 +157,7 @@ func TestStartWithoutKeyring(t *testing.T) {
 	a, url := upstream(t)
 	ring := filepath.Join(t.TempDir(), "ring.gpg")
 	r := startFile(t, listenAnywhere+strings.Replace(mirrorText(a, "debian", url, ""), a.KeyringFile(), ring, 1))
-	for _, want := range []string{"level=WARN", "syncs fail until this is mended: install the file or correct the configuration, then reload", "keyring of mirror debian: ", ring} {
+	for _, want := range []string{"level=WARN", "syncs fail until this is fixed: install the file or correct the configuration, then reload", "keyring of mirror debian: ", ring} {
 		if !strings.Contains(r.log.String(), want) {
 			t.Errorf("no %q in the log:\n%s", want, r.log)
 		}

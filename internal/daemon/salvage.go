@@ -28,8 +28,8 @@ const reportFile = metaFile + ".salvaged-"
 // maxReport bounds a report, in bytes.
 const maxReport = 1 << 20
 
-// Salvage writes the readable metadata to a new file, while snapd is not running,
-// and a report of what was lost beside it. It may return ErrRunning and ErrLost.
+// Salvage writes the readable metadata to a new file, and a report of the losses beside
+// it. snapd must not be running. It may return ErrRunning and ErrLost.
 func Salvage(cfg *config.Config, o Options) (*api.SalvageResult, error) {
 	if cfg.Store.Postgres() != "" {
 		return nil, backup.ErrInDatabase
@@ -85,8 +85,8 @@ func lostEntries(s *bolt.Salvaged) (expected int, lost []api.SalvagedBucket) {
 	return expected, lost
 }
 
-// salvaged describes the last salvage of a data directory, for warnings as long as
-// the metadata is damaged; "" if there was none.
+// salvaged describes the last salvage of a data directory, for warnings while the
+// metadata is damaged; "" if there was none.
 func salvaged(dir string) string {
 	reports, err := filepath.Glob(filepath.Join(dir, reportFile+"*.json"))
 	if err != nil || len(reports) == 0 {
@@ -109,8 +109,7 @@ func salvaged(dir string) string {
 		r.Time.Format(time.DateOnly), r.Entries, least, r.Expected, last)
 }
 
-// hasMetadata checks that a data directory has a file of metadata, and says what to
-// do if it has none. ErrLost.
+// hasMetadata returns ErrLost, with advice, if a data directory has no metadata file.
 func hasMetadata(cfg *config.Config) error {
 	state := "is empty"
 	switch st, err := os.Stat(filepath.Join(cfg.DataDir, metaFile)); {
@@ -137,8 +136,8 @@ func hasMetadata(cfg *config.Config) error {
 		ErrLost, filepath.Join(cfg.DataDir, metaFile), state, evidence, pageMetadata)
 }
 
-// AcceptLostBlobs permits snapd to start although the metadata refers to blobs and
-// none is there. snapd must not be running. ErrRunning.
+// AcceptLostBlobs allows snapd to start although the metadata refers to blobs and the
+// store has none. It returns ErrRunning if snapd is running.
 func AcceptLostBlobs(ctx context.Context, cfg *config.Config) (*api.AcceptResult, error) {
 	if !inDirectory(cfg) {
 		return nil, fmt.Errorf("%w: store.blobs is %s: snapd starts without its objects", errclass.Usage, cfg.Store.Blobs)

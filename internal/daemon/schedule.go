@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// jitter is the part of their interval by which syncs are moved to either
-	// side, so that many servers do not contact a mirror in the same second.
+	// jitter is the fraction of its interval by which a sync is moved earlier or later, so
+	// that many servers do not contact a mirror in the same second.
 	jitter = 0.05
 	// minRetry is the shortest wait after a failed sync.
 	minRetry = time.Minute
@@ -29,13 +29,13 @@ type scheduler struct {
 
 	mu      sync.Mutex
 	times   map[string]time.Time
-	start   func()           // starts what the configuration in effect asks for and does not run; nil: not running
-	mirrors map[string]bool  // those with a loop
+	start   func()           // starts configured loops that are not running; nil: the scheduler is not running
+	mirrors map[string]bool  // mirrors with a loop
 	tasks   map[string]*loop // by name
 	changed chan struct{}    // closed by a reload
 }
 
-// loop is periodic work that runs.
+// loop is a running periodic task.
 type loop struct {
 	every time.Duration
 	stop  context.CancelFunc
@@ -45,7 +45,7 @@ func newScheduler(d *daemon) *scheduler {
 	return &scheduler{d: d, times: map[string]time.Time{}, mirrors: map[string]bool{}, tasks: map[string]*loop{}, changed: make(chan struct{})}
 }
 
-// next has the time of the next sync of each mirror; zero: only on request.
+// next returns the time of the next sync of a mirror; zero: only on request.
 func (s *scheduler) next(name string) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,8 +77,8 @@ func (s *scheduler) run(ctx context.Context) error {
 	return nil
 }
 
-// reload follows a change of the configuration in effect. Syncs in progress go on;
-// a periodic task with another interval starts again.
+// reload applies a change of the configuration in effect. Syncs in progress continue; a
+// periodic task whose interval changed starts again.
 func (s *scheduler) reload() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,8 +89,8 @@ func (s *scheduler) reload() {
 	}
 }
 
-// startAll starts a loop for each mirror and task that needs one and has none; s.mu
-// must be held.
+// startAll starts a loop for each mirror and task that needs one and has none. The caller
+// holds s.mu.
 func (s *scheduler) startAll(ctx context.Context, running *sync.WaitGroup) {
 	for _, m := range s.d.reloads.live.Load().Mirrors {
 		if m.Interval > 0 && !s.mirrors[m.Name] {
@@ -114,9 +114,9 @@ func (s *scheduler) startAll(ctx context.Context, running *sync.WaitGroup) {
 	}
 }
 
-// scheduled returns the configuration of a mirror that is synced at intervals, and
-// the channel that the next reload closes. It returns nil, and the mirror's loop
-// must end, if there is no such mirror.
+// scheduled returns the configuration of a mirror that is synced at intervals, and the
+// channel that the next reload closes. If it returns nil, the mirror is not scheduled any
+// more and its loop must end.
 func (s *scheduler) scheduled(name string) (*config.Mirror, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +173,7 @@ func (s *scheduler) mirror(ctx context.Context, name string) {
 				return
 			}
 			if errors.Is(err, meta.ErrLeased) {
-				s.d.log.Info("another node syncs", "repo", name, "err", err)
+				s.d.log.Info("another node syncs this mirror", "repo", name, "err", err)
 			} else {
 				s.d.log.Error("sync failed", "repo", name, "err", err)
 			}
@@ -183,8 +183,8 @@ func (s *scheduler) mirror(ctx context.Context, name string) {
 	}
 }
 
-// firstDue is when work is due that was done last at a time: after an interval, and
-// now where that has passed or it was never done.
+// firstDue returns when work is due that was last done at a time: an interval later, or
+// now if that has passed or the work was never done.
 func firstDue(last time.Time, interval time.Duration, now time.Time) time.Time {
 	due := notAfter(last.Add(interval), now.Add(interval))
 	if due.Before(now) {
@@ -226,7 +226,7 @@ func (s *scheduler) every(ctx context.Context, t task) {
 	}
 	due := notAfter(last.Add(t.every), s.d.o.Now().Add(t.every))
 	for {
-		// Not during the load of a start.
+		// Do not add to the load of a start.
 		if !sleep(ctx, max(due.Sub(s.d.o.Now()), minRetry)) {
 			return
 		}
@@ -251,7 +251,7 @@ func (s *scheduler) every(ctx context.Context, t task) {
 // sleep waits. It returns false if ctx was done first.
 func sleep(ctx context.Context, d time.Duration) bool { return sleepUnless(ctx, d, nil) }
 
-// sleepUnless is sleep, but ends early when wake is closed.
+// sleepUnless is like sleep, but ends early when wake is closed.
 func sleepUnless(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

@@ -45,8 +45,8 @@ func (s *server) serve(ctx context.Context) error {
 	return nil
 }
 
-// drain stops serve, whose ctx is done, and answers for at most grace the requests of
-// connections that were accepted.
+// drain stops serve, whose ctx is done. For at most grace, it still answers the requests
+// of accepted connections.
 func (s *server) drain(grace time.Duration) {
 	// http.Server.Shutdown would drop each request that it reads from now on, and clients
 	// do not repeat the first request of a connection.
@@ -54,8 +54,8 @@ func (s *server) drain(grace time.Duration) {
 	<-s.ended
 	end := time.After(grace)
 	for wait := time.Millisecond; s.open.Load() > 0; wait = min(2*wait, 100*time.Millisecond) {
-		// This closes connections that are idle or have sent nothing for five seconds, and
-		// makes net/http close each other one after its response.
+		// This closes connections that are idle or have sent nothing for five seconds. All
+		// others are closed after their response.
 		s.s.SetKeepAlivesEnabled(false)
 		select {
 		case <-time.After(wait):
@@ -67,7 +67,7 @@ func (s *server) drain(grace time.Duration) {
 	}
 }
 
-// onceListener is closed once.
+// onceListener can be closed several times.
 type onceListener struct {
 	net.Listener
 	once sync.Once

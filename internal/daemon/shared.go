@@ -22,15 +22,15 @@ import (
 	"example.org/snapd/internal/tlog/sequencer"
 )
 
-// maxSkew is by how much the clock of a node that syncs and signs may differ from that
-// of the database.
+// maxSkew is how far the clock of a node that syncs and signs may differ from the
+// database's.
 const maxSkew = time.Minute
 
-// errNoLeader means that a node that only serves was started before any that signs.
+// errNoLeader means that a node that only serves was started before any node that signs.
 var errNoLeader = errclass.New(errclass.Conflict, "the installation has no keys yet")
 
-// follows returns the metadata as a node of several sees it; nil where they are its
-// own. mirror.ErrClock.
+// follows returns the metadata through a follow.Store if nodes share it, otherwise nil.
+// It returns mirror.ErrClock if this node's clock differs too much from the database's.
 func follows(ctx context.Context, cfg *config.Config, st meta.Store, o Options) (*follow.Store, error) {
 	src, ok := st.(follow.Source)
 	if !ok {
@@ -45,13 +45,14 @@ func follows(ctx context.Context, cfg *config.Config, st meta.Store, o Options) 
 		if skew < 0 {
 			side = "behind"
 		}
-		return nil, fmt.Errorf("%w: it is %v %s that of the database in store.metadata, expected at most %v: set the clocks of this machine and of the database",
+		return nil, fmt.Errorf("%w: it is %v %s the clock of the database in store.metadata, expected at most %v: set the clocks of this machine and of the database",
 			mirror.ErrClock, skew.Abs().Round(time.Second), side, maxSkew)
 	}
 	return s, nil
 }
 
-// followed is called after changes by other nodes. lost means that commits were lost.
+// followed is called after changes by other nodes. lost means that the database lost
+// commits.
 func (d *daemon) followed(lost bool) {
 	if lost {
 		d.catalog.Forget()
@@ -59,8 +60,7 @@ func (d *daemon) followed(lost bool) {
 	d.catalog.Changed()
 }
 
-// name is what this node calls itself towards others: it stays the same across
-// restarts.
+// name identifies this node to others. It stays the same across restarts.
 func (d *daemon) name() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -72,7 +72,7 @@ func (d *daemon) name() string {
 	return host
 }
 
-// who is what this process calls itself in leases.
+// who identifies this process in leases.
 func (d *daemon) who() string {
 	if d.shared != nil {
 		return d.name()
@@ -84,7 +84,7 @@ func (d *daemon) who() string {
 	return fmt.Sprintf("%s, process %d", host, os.Getpid())
 }
 
-// self is what this node says of itself.
+// self describes the state of this node to others.
 func (d *daemon) self() meta.NodeState {
 	n := meta.NodeState{
 		Name: d.name(), Role: d.cfg.Store.Role, Version: d.o.Version, Key: d.signer.Fingerprint(), Started: d.started.UTC(),
@@ -96,17 +96,18 @@ func (d *daemon) self() meta.NodeState {
 	return n
 }
 
-// published is what a node that only serves needs of those that sign. It has no secret.
+// published is the data of signing nodes that a node that only serves needs. It contains
+// no secret.
 type published struct {
 	Certificate     string `json:"certificate"`
 	LogKey          string `json:"log_key"`
 	LogKeySignature []byte `json:"log_key_signature"`
 }
 
-// publishedNote is the name of the note of what is published.
+// publishedNote is the name of the note with this data.
 const publishedNote = "published"
 
-// publishKeys notes the public keys for nodes that only serve.
+// publishKeys stores the public keys for nodes that only serve.
 func (d *daemon) publishKeys(ctx context.Context) error {
 	if d.shared == nil || d.tlog.Key() == nil {
 		return nil
@@ -127,7 +128,7 @@ func (d *daemon) publishKeys(ctx context.Context) error {
 	return err
 }
 
-// checkShared refuses to make a signing key where other nodes have one. ErrLost.
+// checkShared returns ErrLost if this node has no signing key but other nodes have one.
 func (d *daemon) checkShared(ctx context.Context) error {
 	if d.shared == nil || len(d.cfg.Signing.Command) > 0 {
 		return nil
@@ -151,8 +152,8 @@ func (d *daemon) checkShared(ctx context.Context) error {
 	return err
 }
 
-// openKeys opens the signing key and the transparency log: a node that only serves
-// does so without private keys, unless it has the signing key.
+// openKeys opens the signing key and the transparency log. A node that only serves does
+// so without private keys, unless it has the signing key.
 func (d *daemon) openKeys(ctx context.Context) (err error) {
 	if !d.cfg.Store.Serves() {
 		if err := d.checkShared(ctx); err != nil {

@@ -66,7 +66,7 @@ func (c *Client) newTransport(conf *tls.Config, may reach) *http.Transport {
 		DisableCompression:     true,
 		MaxIdleConns:           0,
 		MaxIdleConnsPerHost:    c.parallel,
-		MaxConnsPerHost:        c.parallel, // otherwise Go may open one connection too many for a request that is then served by another
+		MaxConnsPerHost:        c.parallel, // without it, Go may open one connection too many, for a request that another connection then serves
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: maxHeader,
 		ReadBufferSize:         32 << 10,
@@ -93,8 +93,8 @@ func proxy(r *http.Request, certificates bool) (*url.URL, error) {
 	return u, err
 }
 
-// secrets are values sent to a server, which may send them back in a header that
-// a message quotes.
+// secrets are values sent to a server. The server may send them back in a header that a
+// message quotes.
 type secrets []string
 
 // minSecret is the length below which hiding a value would damage messages and
@@ -127,6 +127,6 @@ func (s secrets) in(text string) string {
 	return text
 }
 
-// Whole returns a URL with the values of its query. Only the metadata of an imported
-// snapshot has it, because packages are downloaded from there later.
+// Whole returns a URL with the values of its query. It is only for the metadata of an
+// imported snapshot, whose packages are downloaded from there later.
 func Whole(u remote.URL) string { return u.Full(reveal.Token{}) }

@@ -36,11 +36,11 @@ type body struct {
 	modified    time.Time
 	length      int64 // announced, -1 if unknown
 	validator   string
-	partial     bool // it continues from the requested offset
-	restart     bool // it cannot be appended to the bytes that are held
+	partial     bool // the body continues from the requested offset
+	restart     bool // the body cannot be appended to the bytes received before
 	notModified bool
-	openEnded   bool // only the end of the connection marks its end
-	checkHTML   bool // check whether it starts like a web page
+	openEnded   bool // only the end of the connection marks the end of the body
+	checkHTML   bool // check whether the body starts like a web page
 
 	dog    *time.Timer // nil for files
 	dead   *atomic.Bool
@@ -75,8 +75,8 @@ func (b *body) close() {
 	}
 }
 
-// open requests URL i, starting at offset off. cuts is how often the download had
-// to give up its connection to others.
+// open requests URL i, starting at offset off. cuts is the number of times that the
+// download had to give up its connection to others.
 func (c *Client) open(ctx context.Context, req *Request, i int, off int64, validator string, cuts int) (*body, error) {
 	raw := req.URLs[i].Full(reveal.Token{})
 	if strings.HasPrefix(raw, "/") && req.URLs[i].IsConfigured() {
@@ -313,7 +313,7 @@ func (b *body) judge(req *Request, resp *http.Response, answering *host, off int
 		if d, ok := retryAfter(resp); ok && (code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable) {
 			answering.pause(d, b.c.stats.pauses.Add(1))
 			return &failure{url: b.url, temp: d <= maxWait, pause: d,
-				err: fmt.Errorf("%w: %s, to be retried after %v", ErrUnavailable, statusText(resp.StatusCode), d.Round(time.Second))}
+				err: fmt.Errorf("%w: %s, retry after %v", ErrUnavailable, statusText(resp.StatusCode), d.Round(time.Second))}
 		}
 		return fail(true, ErrUnavailable, "%s", statusText(resp.StatusCode))
 	case code >= 400:
@@ -373,8 +373,8 @@ func (b *body) page() error {
 		ErrNotRepository, b.hide.in(clip(b.header.Get("Content-Type"))))}
 }
 
-// read is Read with bounded waits and a limited rate. Its error is io.EOF, a
-// failure, or that of the context.
+// read is like Read, with bounded waits and a limited rate. Its error is io.EOF, a
+// failure, or the error of the context.
 func (b *body) read(ctx context.Context, p []byte) (int, error) {
 	if b.dog == nil {
 		n, err := b.r.Read(p)
@@ -406,7 +406,7 @@ func (b *body) read(ctx context.Context, p []byte) (int, error) {
 		f := &failure{url: b.url, temp: true}
 		switch {
 		case t.cut.Load():
-			// Not the server's fault, unless it is too slow anyway.
+			// The server is not to blame, unless it is too slow anyway.
 			f.progress = !slow
 			f.err = fmt.Errorf("%w: %d bytes in %v, while others waited for the connection", ErrUnavailable, got, waited.Round(time.Second))
 		case b.dead.Load():
@@ -459,8 +459,8 @@ func looksHTML(p []byte) bool {
 	return bytes.HasPrefix(p, []byte("<!doctype html")) || bytes.HasPrefix(p, []byte("<html"))
 }
 
-// openFile opens a file below the request's tree. Neither ".." nor symbolic links
-// lead out of it.
+// openFile opens a file below the request's tree. It follows neither ".." nor symbolic
+// links out of the tree.
 func (c *Client) openFile(req *Request, name string, off int64) (*body, error) {
 	shown := (&url.URL{Scheme: "file", Path: name}).String()
 	refuse := func(format string, args ...any) error {
@@ -500,7 +500,7 @@ func (c *Client) openFile(req *Request, name string, off int64) (*body, error) {
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, &failure{url: shown, err: fmt.Errorf("%w: %v", ErrLocal, err)}
 		}
-		return nil, refuse("%v", err) // it leads out of the tree
+		return nil, refuse("%v", err) // the path leads out of the tree
 	}
 	fi, err := f.Stat()
 	if err != nil || !fi.Mode().IsRegular() {

@@ -174,7 +174,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// failure is why an attempt at a URL failed. Any other error ends the whole
+// failure is the reason why an attempt at a URL failed. Any other error ends the whole
 // request.
 type failure struct {
 	url      string
@@ -182,9 +182,9 @@ type failure struct {
 	temp     bool          // a later attempt may succeed
 	again    bool          // retry the same URL at once, from the start
 	progress bool          // enough arrived to not count as a failed round
-	pause    time.Duration // how long the host asks to wait; 0: it did not say
-	silent   *host         // that has answered no attempt in time; or nil
-	status   int           // of a response that refuses the file; 0: there was none
+	pause    time.Duration // how long the host asks to wait; 0: not stated
+	silent   *host         // the host, if it has answered no attempt in time
+	status   int           // of a response that refuses the file; 0: no such response
 }
 
 func (f *failure) Error() string {
@@ -196,8 +196,8 @@ func (f *failure) Error() string {
 
 func (f *failure) Unwrap() error { return f.err }
 
-// rank orders sentinels by how much they tell about several failed URLs. The file
-// is not found only if all URLs say so.
+// rank orders sentinels by how much they say about several failed URLs. The file counts
+// as not found only if all URLs say so.
 func rank(err error) int {
 	for i, s := range []error{ErrMismatch, ErrTooLarge, ErrNotRepository, ErrRefused, ErrUnavailable, ErrDenied, ErrNotFound} {
 		if errors.Is(err, s) {
@@ -258,8 +258,8 @@ func Withheld(err error) (urls []int, ok bool) {
 	return urls, true
 }
 
-// rounds calls attempt for each URL in order until one succeeds, and after a
-// pause again for those with transient errors.
+// rounds calls attempt for each URL in order until one succeeds. After a pause, it
+// repeats this for the URLs with transient errors.
 func (c *Client) rounds(ctx context.Context, n int, attempt func(i int) error) error {
 	if n == 0 {
 		return fmt.Errorf("%w: no URL to fetch from", ErrRefused)

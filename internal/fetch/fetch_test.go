@@ -181,7 +181,7 @@ func TestWrongAnswers(t *testing.T) {
 		{"broken", answer(500, nil), Request{}, ErrUnavailable, "get BASE/f: upstream unavailable: 500 Internal Server Error", 3},
 		{"too many", answer(429, nil), Request{}, ErrUnavailable, "get BASE/f: upstream unavailable: 429 Too Many Requests", 3},
 		{"too many for an hour", answer(429, http.Header{"Retry-After": {"3600"}}), Request{}, ErrUnavailable,
-			"get BASE/f: upstream unavailable: 429 Too Many Requests, to be retried after 10m0s", 1},
+			"get BASE/f: upstream unavailable: 429 Too Many Requests, retry after 10m0s", 1},
 		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/f", http.StatusFound) }, Request{}, ErrRefused,
 			"get BASE/f: refused: more than 10 redirects, the last to BASE/f", 11},
 		{"redirect to a file", func(w http.ResponseWriter, r *http.Request) {

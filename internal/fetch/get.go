@@ -21,17 +21,18 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// Digests are the digests that a body must have; empty ones are not checked. They
-// are in hexadecimal. SHA-224 and stronger identify the content; SHA-1 and MD5
-// are checked but do not.
+// Digests are the digests that a body must have, in hexadecimal. Empty ones are not
+// checked. SHA-224 and stronger digests identify the content; SHA-1 and MD5 are checked
+// but do not identify it.
 type Digests struct {
 	SHA256                 cas.Digest
 	SHA512, SHA384, SHA224 string
 	SHA1, MD5              string
 }
 
-// StrongDigests returns the digests of a file that is known by SHA-256, or by
-// SHA-512 or SHA-384 in hexadecimal, which differ in length. Either may be zero.
+// StrongDigests returns the digests of a file that is known by SHA-256 (known), or by
+// SHA-512 or SHA-384 in hexadecimal (other), which are told apart by their length. Either
+// may be zero.
 func StrongDigests(known cas.Digest, other string) Digests {
 	if len(other) == 2*sha512.Size384 {
 		return Digests{SHA256: known, SHA384: other}
@@ -60,13 +61,13 @@ type Request struct {
 	// URLs are tried in order: http, https, and below Tree file URLs and absolute
 	// paths.
 	URLs []remote.URL
-	// Tree is the directory, a path or file URL, that file URLs and paths must be
-	// below; symbolic links do not lead out of it. If empty, they are refused.
+	// Tree is the directory, as a path or file URL, that must contain all file URLs and
+	// paths, even after symbolic links are followed. If it is empty, they are refused.
 	Tree string
 	// Access has the credentials, certificate authorities and client certificate
 	// of the mirror that the URLs belong to; it may be nil.
 	Access *remote.Access
-	// Scope is that of the mirror. Without one, URLs that are not in the
+	// Scope is the Scope of the mirror. Without one, URLs that are not in the
 	// configuration may only lead to public addresses.
 	Scope *Scope
 
@@ -78,9 +79,9 @@ type Request struct {
 	MaxSize int64   // limit in bytes, required if Size is -1
 	Want    Digests // expected digests
 
-	// IgnorePauses ignores pauses that hosts asked for, as far as they are among
-	// the client's first so many, as counted by Stats: an earlier request to wait
-	// does not bind someone who retries by hand.
+	// IgnorePauses ignores pauses that hosts asked for, if they are among the first
+	// IgnorePauses of this client, as counted by Stats. A user who retries is not bound by
+	// an earlier request to wait.
 	IgnorePauses int64
 
 	Dest Sink // receives the body; not used by Open
@@ -96,7 +97,7 @@ type Request struct {
 
 // Result describes a downloaded file.
 type Result struct {
-	NotModified  bool       // nothing was downloaded: the file at upstream is the one that the condition names
+	NotModified  bool       // nothing was downloaded: upstream's file is still the one named by the condition
 	URL          string     // the URL that had the file, after redirects, redacted
 	Size         int64      // bytes
 	SHA256       cas.Digest // of the body

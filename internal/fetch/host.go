@@ -12,10 +12,10 @@ import (
 const (
 	maxPause   = 10 * time.Minute // longest pause that a host may ask for
 	maxWait    = 2 * time.Minute  // longest pause that a request waits for
-	maxHosts   = 1024             // number of hosts to remember; those in use and those that pause are always remembered
-	holdFactor = 3                // a download keeps its connection for this many times Config.Patience
+	maxHosts   = 1024             // number of hosts to remember, besides those in use or pausing
+	holdFactor = 3                // a download keeps its connection for at least this many times Config.Patience
 	maxCuts    = 10               // number of cuts after which the hold of a download no longer doubles
-	maxYield   = 3                // the same for the time by which it queues later
+	maxYield   = 3                // the same for the delay with which it queues again
 	baseFloor  = 1024             // initial minimum rate for slow downloads, in bytes per second
 )
 
@@ -36,7 +36,7 @@ type host struct {
 	holders  map[*turn]struct{}
 	queue    []*turn   // by due
 	until    time.Time // the host accepts no requests before this time
-	number   int64     // number of the pause that ends then, among all of the client's
+	number   int64     // number of this pause among all pauses of the client
 	silent   time.Time // when a request was given up because the host did not answer; zero if it has answered since
 }
 
@@ -44,7 +44,8 @@ type host struct {
 // it each other request only once. A sync would otherwise retry every variant of an index.
 const silenceTime = 5 * time.Minute
 
-// setSilent notes when the host left a request unanswered; zero: it has answered.
+// setSilent records when the host left a request unanswered; zero means that it has
+// answered.
 func (h *host) setSilent(at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -60,9 +61,9 @@ func (h *host) isSilent() bool {
 // turn is one request's use of a connection.
 type turn struct {
 	cuts  int           // how often the download was cut before
-	due   time.Time     // since when it waits; for one that was cut, later than its arrival
+	due   time.Time     // start of its wait; for a download that was cut, later than its arrival
 	ready chan struct{} // closed when it gets a connection
-	start time.Time     // since when it has the connection
+	start time.Time     // when it got the connection
 	end   func()        // cancels the download; set before enter
 
 	cut    atomic.Bool
@@ -82,8 +83,8 @@ func (t *turn) rate(now time.Time) (float64, time.Duration) {
 	return float64(t.got.Load()) / max(d.Seconds(), 1e-9), d
 }
 
-// enter waits for a free connection; leave returns it. It fails at once if the
-// host asked for a pause, except one that is among the client's first ignore.
+// enter waits for a free connection; leave returns it. It fails at once if the host asked
+// for a pause, unless the pause is among the client's first ignore.
 func (h *host) enter(ctx context.Context, t *turn, ignore int64) error {
 	h.mu.Lock()
 	now := time.Now()
@@ -135,7 +136,7 @@ func (h *host) enter(ctx context.Context, t *turn, ignore int64) error {
 
 // pausing returns the failure of a request to a host that asked for a pause.
 func pausing(d time.Duration) *failure {
-	return &failure{temp: d <= maxWait, pause: d, err: fmt.Errorf("%w: the host asked for a pause, of which %v are left", ErrUnavailable, max(d.Round(time.Second), time.Second))}
+	return &failure{temp: d <= maxWait, pause: d, err: fmt.Errorf("%w: the host asked for a pause that ends in %v", ErrUnavailable, max(d.Round(time.Second), time.Second))}
 }
 
 // leave returns a connection, or leaves the queue.
@@ -147,9 +148,9 @@ func (h *host) leave(t *turn) {
 	h.serve(time.Now())
 }
 
-// serve gives free connections to waiting requests; h.mu must be held. The last
-// connection is kept for new requests until a download that was cut has waited
-// for its time, so that such downloads do not return before others had a chance.
+// serve gives free connections to waiting requests. The caller holds h.mu. The last
+// connection is kept for new requests until a download that was cut has waited for its
+// time, so that such downloads do not return before others had a chance.
 func (h *host) serve(now time.Time) {
 	h.queue = slices.DeleteFunc(h.queue, func(t *turn) bool {
 		if n := len(h.holders); n >= h.parallel || n == h.parallel-1 && t.due.After(now) {
@@ -162,8 +163,8 @@ func (h *host) serve(now time.Time) {
 	})
 }
 
-// setParallel changes the number of connections. Those in use beyond it end by
-// themselves.
+// setParallel changes the number of connections. Connections in use beyond a lower number
+// are not closed.
 func (h *host) setParallel(n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -171,12 +172,12 @@ func (h *host) setParallel(n int) {
 	h.serve(time.Now())
 }
 
-// hold returns how long a download that was cut so often keeps its connection,
-// whatever its rate.
+// hold returns how long a download that was cut this often keeps its connection, whatever
+// its rate.
 func (h *host) hold(cuts int) time.Duration { return holdFactor * h.patience << min(cuts, maxCuts) }
 
-// press cuts one slow download if requests have waited long enough; h.mu must be
-// held.
+// press cuts one slow download if requests have waited long enough. The caller holds
+// h.mu.
 func (h *host) press(now time.Time) {
 	cut, before := 0, 0 // downloads that are about to leave; downloads that were cut before
 	for t := range h.holders {
@@ -195,7 +196,7 @@ func (h *host) press(now time.Time) {
 		return
 	}
 	floor := float64(baseFloor) * float64(uint64(1)<<min(waited/h.patience, 50))
-	// The longer holds are for downloads among themselves: they keep at most a
+	// The longer holds only rank downloads that were cut: together they keep at most a
 	// quarter of the connections from new requests.
 	crowded := first.cuts == 0 && before > h.parallel/4
 	var slowest *turn

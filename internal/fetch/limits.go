@@ -14,9 +14,9 @@ func newRateLimit(bytesPerSecond int64) *rateLimit {
 	if bytesPerSecond <= 0 {
 		return &rateLimit{piece: chunk}
 	}
-	// Allow bursts of a tenth of a second, and read in pieces of that size: a
-	// connection that has read much waits long, and several of them would exceed a
-	// low limit by far.
+	// Allow bursts of a tenth of a second, and read in pieces of that size. After a large
+	// read a connection would wait long, and several connections would far exceed a low
+	// limit.
 	burst := int(max(bytesPerSecond/10, minPiece))
 	return &rateLimit{limiter: rate.NewLimiter(rate.Limit(bytesPerSecond), burst), piece: min(chunk, burst)}
 }

@@ -14,7 +14,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 )
 
-// PostRequest is a POST to a URL of the configuration.
+// PostRequest is a POST to a URL from the configuration.
 type PostRequest struct {
 	URL    remote.URL
 	Header http.Header
@@ -23,22 +23,22 @@ type PostRequest struct {
 	AllowPrivate bool
 }
 
-// PostAnswer is what the server answered.
+// PostAnswer is the answer of a server.
 type PostAnswer struct {
-	Status int           // 0: nothing
-	After  time.Duration // by how much it asks to be left alone (Retry-After), at most ten minutes
+	Status int           // 0: no answer
+	After  time.Duration // how long the server asks to wait (Retry-After), at most ten minutes
 }
 
-// The receivers of Post are no upstreams.
+// Errors of Post. Its receivers are not upstreams.
 var (
-	errNoAnswer    = errclass.New(errclass.Unavailable, "the receiver does not answer")
-	errNotAccepted = errclass.New(errclass.Unavailable, "the receiver does not accept it")
+	errNoAnswer    = errclass.New(errclass.Unavailable, "the receiver did not answer")
+	errNotAccepted = errclass.New(errclass.Unavailable, "the receiver did not accept the request")
 )
 
-// Post sends a request once, until ctx ends. It follows no redirect, uses no proxy and
-// no connection of another request, and reads nothing of the answer's body. Any status
-// but 2xx is an error. ErrRefused if the address is not public: the one that is
-// connected to, whatever the name stood for before. Errors do not contain the URL.
+// Post sends a request once, until ctx ends. It follows no redirects, uses neither a
+// proxy nor a connection of another request, and does not read the body of the answer.
+// Any status but 2xx is an error. If the address to which it connects is not public, the
+// error is ErrRefused. Errors do not contain the URL.
 func (c *Client) Post(ctx context.Context, r PostRequest) (a PostAnswer, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL.Full(reveal.Token{}), bytes.NewReader(r.Body))
 	if err != nil {

@@ -106,9 +106,9 @@ func TestPost(t *testing.T) {
 		err  string
 	}{
 		{path: "/", want: PostAnswer{Status: 204}},
-		{path: "/busy", want: PostAnswer{Status: 503, After: 2 * time.Minute}, err: "the receiver does not accept it: status 503"},
+		{path: "/busy", want: PostAnswer{Status: 503, After: 2 * time.Minute}, err: "the receiver did not accept the request: status 503"},
 		{path: "/endless", want: PostAnswer{Status: 200}},
-		{path: "/slow?token=s3cret", err: "the receiver does not answer: the connection timed out"},
+		{path: "/slow?token=s3cret", err: "the receiver did not answer: the connection timed out"},
 	} {
 		limit := 30 * time.Second
 		if strings.HasPrefix(row.path, "/slow") {

@@ -11,10 +11,10 @@ import (
 	"syscall"
 )
 
-// reach is a set of kinds of addresses. What a server names, in a redirect, a
-// mirror list or an index, may be at a public address or at one of the kind that
-// the server itself is at: a public server must not use us to reach this machine
-// or its network. What the configuration names may be anywhere.
+// reach is a set of kinds of addresses. A URL that a server names, in a redirect, a
+// mirror list or an index, may lead to a public address or to an address of the same kind
+// as the server's: a public server must not use us to reach this machine or its network.
+// URLs from the configuration may lead anywhere.
 type reach uint8
 
 const (
@@ -113,9 +113,9 @@ func reachOf(a netip.Addr) reach {
 	return public
 }
 
-// literal parses the host of a URL if it is an address, in any form that
-// resolvers accept, or a name that always stands for this machine. For other
-// names only a connection can tell.
+// literal parses the host of a URL if it is an address, in any form that resolvers
+// accept, or a name that always means this machine. Other names are known only once they
+// are connected to.
 func literal(host string) (netip.Addr, bool) {
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -162,8 +162,8 @@ func (e *addrError) Error() string {
 	return fmt.Sprintf("%s is a %s address, expected a %s one", e.addr, e.is, e.may)
 }
 
-// guard is the Control of a net.Dialer. It refuses addresses that are not in may.
-// At that point the name has been resolved, and the connection goes to no other
+// guard is the Control function of a net.Dialer. It refuses addresses that are not in
+// may. At that point the name has been resolved, and the connection goes to no other
 // address.
 func (c *Client) guard(may reach) func(network, address string, _ syscall.RawConn) error {
 	return func(_, address string, _ syscall.RawConn) error {
@@ -178,9 +178,9 @@ func (c *Client) guard(may reach) func(network, address string, _ syscall.RawCon
 	}
 }
 
-// Scope is where the servers named in a mirror's configuration are: URLs that
-// these servers name may be there, too. The zero value knows nothing yet, and nil
-// never does.
+// Scope is the set of places where the servers in a mirror's configuration are: URLs that
+// these servers name may lead there, too. The zero value is an empty set; a nil Scope
+// stays empty.
 type Scope struct {
 	mu    sync.Mutex
 	hosts map[string]reach
@@ -189,8 +189,8 @@ type Scope struct {
 // maxScope bounds the hosts of a Scope; configurations name fewer.
 const maxScope = 64
 
-// note remembers where a host was reached. A host that was public once stays
-// public: its name may have been pointed at us since.
+// note remembers where a host was reached. A host that was once public stays public,
+// because its name may later have been pointed at us.
 func (s *Scope) note(u *url.URL, at reach) {
 	if s == nil {
 		return

@@ -13,9 +13,9 @@ import (
 	"unicode"
 )
 
-// Messages are shown on terminals, in logs and on pages. They do not quote what a
-// server sent, since that can be anything, and a secret if the host should not
-// have been reached. The exceptions are short and made printable: see clip.
+// Messages are shown on terminals, in logs and on pages. They do not quote what a server
+// sent, because that can be anything, even a secret if we should not have reached the
+// host. The exceptions are short and made printable: see clip.
 
 // cause describes a transport error. net/http quotes first lines, headers and
 // trailers that it cannot parse, so only errors that are known to quote nothing

@@ -17,8 +17,8 @@ import (
 
 var varyAccept = []string{"Accept"}
 
-// wantsJSON reports whether a client prefers JSON to HTML. One that takes anything gets
-// HTML.
+// wantsJSON reports whether a client prefers JSON to HTML. A client that accepts anything
+// gets HTML.
 func wantsJSON(r *http.Request) bool {
 	asJSON, asHTML := 0.0, 0.0
 	for _, part := range strings.Split(strings.Join(r.Header.Values("Accept"), ","), ",") {
@@ -42,7 +42,8 @@ func wantsJSON(r *http.Request) bool {
 	return asJSON > 0 && asJSON >= asHTML
 }
 
-// json answers with what a page shows, or with why there is none.
+// json answers with the data of a page as JSON, or with the error that prevented the
+// page.
 func (p *pages) json(w *response, r *http.Request, v any, err error) {
 	if err == nil {
 		p.s.json(w, r, v)
@@ -67,7 +68,7 @@ func (p *pages) json(w *response, r *http.Request, v any, err error) {
 	}
 }
 
-// position reads from=N, where a page of a list begins.
+// position reads from=N, the index at which a page of a list begins.
 func position(q url.Values) (int, error) {
 	v := q.Get("from")
 	if v == "" {
@@ -80,7 +81,7 @@ func position(q url.Values) (int, error) {
 	return n, nil
 }
 
-// packagesOf returns the packages of rows, as JSON has them.
+// packagesOf returns the packages of rows in the form of a JSON answer.
 func packagesOf(rows []packageRow) []api.Package {
 	out := make([]api.Package, len(rows))
 	for i := range rows {

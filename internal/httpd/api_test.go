@@ -127,7 +127,7 @@ func TestTokensRefused(t *testing.T) {
 	s.clock = func() time.Time { return time.Now().Add(2 * time.Hour) }
 	for name, c := range map[string]struct{ secret, detail string }{
 		"none":    {"", "the request has no token"},
-		"unknown": {"snapd_x", "this server knows no such token"},
+		"unknown": {"snapd_x", "this server has no such token"},
 		"expired": {expired, "token expired expired on "},
 		"revoked": {revoked, "token revoked was revoked on "},
 	} {

@@ -26,9 +26,9 @@ const (
 	piece = 1 << 20
 	// pieceTime is that deadline. It cuts off clients slower than 3.5 kB/s.
 	pieceTime = 5 * time.Minute
-	// patience is how long a client waits for an index that is made for it. Then it
-	// gets an error and takes another variant: apt gives up after thirty seconds
-	// without a byte.
+	// patience is how long a client waits for an index that is generated for it. After
+	// that it gets an error and tries another compression variant: apt gives up after
+	// thirty seconds without a byte.
 	patience = 10 * time.Second
 	// block is how much is read and hashed at once when a body passes through
 	// memory.
@@ -49,14 +49,14 @@ var blocks = sync.Pool{New: func() any { return new([block]byte) }}
 //	stream  a blob that was not read whole since the start: hashed while it passes
 //	accel   a package, left to the web server in front
 //	file    another blob, or a part of one, by sendfile(2)
-//	stream  a blob of another machine of which there is no copy here yet
+//	stream  a blob on another machine that has no local copy yet
 //	stream  a file that is still being fetched, which the fetch verifies
 type body struct {
 	s            *Server
 	w            *response
 	r            *http.Request
 	e            *entity
-	from, length int64 // of the entity
+	from, length int64 // range within the entity
 	status       int
 	note         noteFunc // nil: nothing to note, or already noted
 	begun        bool     // the header was sent
@@ -96,8 +96,8 @@ func (b *body) send() {
 	}
 }
 
-// here reports whether a blob is a file of this machine. Others are read before the
-// answer begins: they may turn out to be unavailable.
+// here reports whether a blob is a local file. Other blobs are read before the answer
+// begins, because they may turn out to be unavailable.
 func here(blob cas.Blob) bool {
 	_, ok := blob.(syscall.Conn)
 	return ok
@@ -199,8 +199,8 @@ const (
 	redirectLife = 5 * time.Minute
 )
 
-// redirect sends the client of a large package to the bucket that it is in, where that
-// is configured. Nobody may keep the answer: the URL is soon invalid.
+// redirect sends the client of a large package to the bucket that holds it, if redirects
+// are configured. The answer must not be cached, because the URL soon expires.
 func (b *body) redirect() bool {
 	found := b.e.found
 	if !b.s.cfg.Conf.Store.Redirect || found.Package == nil && !isPackage(b.e.ctype) || found.Size <= redirectFrom || b.s.acquirer.Corrupt(found.Digest) != nil {

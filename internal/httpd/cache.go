@@ -8,7 +8,7 @@ import (
 	"example.org/snapd/internal/cas"
 )
 
-// maxCached bounds a cached body, in bytes.
+// maxCached is the size of the largest body that is cached, in bytes.
 const maxCached = 256 << 10
 
 // entryCost is the approximate memory of a cache entry besides its bytes.

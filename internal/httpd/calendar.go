@@ -16,13 +16,13 @@ const monthLayout = "2006-01"
 type calendar struct {
 	Month      string // 2006-01
 	Title      string
-	Prev, Next string // months with snapshots; empty where there is none
+	Prev, Next string // nearest months with snapshots, or empty
 	Weeks      [][]calendarDay
 	Years      []calendarYear
 }
 
-// calendarDay is a day of the month; Day is 0 in the first and last week where the
-// month has none.
+// calendarDay is a cell of the month. Day is 0 for cells of the first and last week that
+// are outside the month.
 type calendarDay struct {
 	Day   int
 	Count int
@@ -88,10 +88,10 @@ func newCalendar(times []time.Time, month time.Time) *calendar {
 	return c
 }
 
-// span is a part of the history of a mirror that a page lists.
+// span is the part of a mirror's history that a page lists.
 type span struct {
-	from, to time.Time // to is not in it; zero: open
-	query    string    // what it was asked for by, for links to the rest of it
+	from, to time.Time // from is included, to is not; zero: unbounded
+	query    string    // the parameters that chose it, for links to its further pages
 }
 
 // parseSpan reads day=2006-01-02 or month=2006-01, and before=TIMESTAMP.

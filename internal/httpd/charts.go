@@ -9,12 +9,12 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// Charts are SVG in the page itself: they need no script, and no style but that of
-// style.css. Their words are in the page beside them, at the size of its text.
+// Charts are inline SVG: they need no script, and no style sheet but style.css. Their
+// words are HTML beside them, in the normal text size.
 
 const chartWidth, chartHeight = 600.0, 90.0
 
-// svg wraps shapes; label is what people hear who cannot see them.
+// svg wraps shapes. Screen readers read label aloud.
 func svg(class, label string, width, height float64, shapes string) template.HTML {
 	return template.HTML(fmt.Sprintf(`<svg class="%s" role="img" aria-label="%s" viewBox="0 0 %g %g" preserveAspectRatio="none">%s</svg>`,
 		class, template.HTMLEscapeString(label), width, height, shapes))
@@ -32,7 +32,7 @@ func growthChart(days []api.StoredDay) template.HTML {
 	last := len(days) - 1
 	start := at(0)
 	if last == 0 {
-		start -= 24 * 60 * 60 // it began with nothing
+		start -= 24 * 60 * 60 // the curve begins at zero on the day before
 	}
 	most := float64(max(days[last].Bytes, 1))
 	var b strings.Builder
@@ -44,13 +44,13 @@ func growthChart(days []api.StoredDay) template.HTML {
 	return svg("chart", fmt.Sprintf("Stored bytes by day, from %s to %s", days[0].Day, days[last].Day), chartWidth, chartHeight, b.String())
 }
 
-// share is a part of a bar.
+// share is one segment of a bar.
 type share struct {
 	Class, Name string
 	Bytes       int64
 }
 
-// shares are the parts of the disk that the store is on, as far as they are known.
+// shares returns what uses the disk of the store, as far as it is known.
 func shares(d *api.Disk) []share {
 	return []share{
 		{"s1", "packages and documents", max(0, d.BlobBytes-d.IndexBytes-d.ImageBytes-d.KitBytes)}, {"s2", "indices", d.IndexBytes},
@@ -59,7 +59,7 @@ func shares(d *api.Disk) []share {
 	}
 }
 
-// shareBar draws the parts of a whole side by side.
+// shareBar draws the segments of a bar side by side.
 func shareBar(parts []share) template.HTML {
 	var all int64
 	var names []string
@@ -88,7 +88,7 @@ func dayStrip(days []int) template.HTML {
 	return svg("strip", fmt.Sprintf("%d snapshots in the last %d days", sum, len(days)), float64(10*len(days)), 14, b.String())
 }
 
-// timeLine draws when a version was there, on a line from first to last.
+// timeLine draws when a version was available, on a line from first to last.
 func timeLine(v api.VersionLine, first, last time.Time) template.HTML {
 	all := max(last.Sub(first).Seconds(), 1)
 	var b strings.Builder
@@ -97,12 +97,12 @@ func timeLine(v api.VersionLine, first, last time.Time) template.HTML {
 	for _, s := range v.Seen {
 		x := s.First.Sub(first).Seconds() / all * chartWidth
 		w := s.Last.Sub(s.First).Seconds() / all * chartWidth
-		x, w = min(x, chartWidth-8), max(w, 8) // one snapshot can be seen, too
+		x, w = min(x, chartWidth-8), max(w, 8) // keep a single snapshot visible
 		fmt.Fprintf(&b, `<rect class="h4" x="%.1f" width="%.1f" height="14"/>`, x, w)
 		words = append(words, when(s.First)+" to "+when(s.Last))
 	}
 	return svg("line", "In snapshots from "+strings.Join(words, ", "), chartWidth, 14, b.String())
 }
 
-// heat is the class of a cell that stands for n snapshots.
+// heat is the CSS class of a cell for n snapshots.
 func heat(n int) string { return fmt.Sprintf("h%d", min(n, 4)) }

@@ -48,7 +48,7 @@ type exchange struct {
 	by   *control.Caller
 	name string // of the verb
 	rt   route
-	// asked is the request as it was decoded, before what it touches completes it.
+	// asked is the request as it was decoded, before route.touch completes it.
 	asked json.RawMessage
 }
 
@@ -58,7 +58,7 @@ func (a *controlAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h["X-Content-Type-Options"] = noSniff
 	x := &exchange{a: a, w: w, rc: http.NewResponseController(w), r: r}
 	if r.ContentLength != 0 {
-		readSoon(x.rc) // also where the answer does not depend on the body
+		readSoon(x.rc) // even if nothing below reads the body
 	}
 	var under bool
 	x.name, under = strings.CutPrefix(r.URL.Path, apiPrefix)
@@ -100,7 +100,7 @@ func (x *exchange) allowed() error {
 	}
 	err := x.by.CheckRole(x.name, x.rt.role)
 	if x.rt.role == "" {
-		err = fmt.Errorf("%w: %s uses files of the server: it is for the control socket there", control.ErrForbidden, x.name)
+		err = fmt.Errorf("%w: %s uses files of the server: use the control socket on that machine", control.ErrForbidden, x.name)
 	}
 	if err != nil && x.rt.touch != nil {
 		x.notBegun(&control.Touch{}, err)
@@ -154,7 +154,7 @@ func (x *exchange) limit() int64 {
 	return smallRequest
 }
 
-// body reads a request without files. One without a body is an empty one.
+// body reads a request without files. An absent body counts as an empty request.
 func (x *exchange) body() ([]byte, error) {
 	limit := x.limit()
 	if x.a.remote {
@@ -189,7 +189,7 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 		err = fmt.Errorf("%w: the request ended early: %w", errclass.Usage, err)
 	}
 	if err == io.EOF {
-		readAnyTime(b.rc) // else what is left of the body is waited for before the answer is sent
+		readAnyTime(b.rc) // or net/http waits for the rest of the body before it sends the answer
 	}
 	return n, err
 }
@@ -199,7 +199,7 @@ func (x *exchange) touches(req any) (*control.Touch, error) {
 	if x.rt.touch == nil {
 		return nil, nil
 	}
-	// What a caller may change must be judged by the state that is changed.
+	// Check permissions against the current state, not against a cached copy.
 	t, err := x.rt.touch(meta.Current(x.r.Context()), req)
 	if err != nil {
 		x.notBegun(&control.Touch{}, err)
@@ -218,14 +218,14 @@ func (x *exchange) touches(req any) (*control.Touch, error) {
 	return t, nil
 }
 
-// notBegun notes a change that was not begun.
+// notBegun records in the audit list a change that was refused or could not begin.
 func (x *exchange) notBegun(t *control.Touch, err error) {
 	if t != nil {
 		x.a.s.control.NotBegun(x.r.Context(), x.by, x.name, t, err)
 	}
 }
 
-// audit notes what became of a change.
+// audit records the outcome of a change in the audit list.
 func (x *exchange) audit(t *control.Touch, err error) {
 	if t != nil {
 		x.a.s.control.Audited(x.r.Context(), x.by, x.name, t, err)
@@ -271,7 +271,7 @@ func (x *exchange) write(status int, ctype string, data []byte) {
 	x.w.Header().Set("Content-Type", ctype)
 	x.w.WriteHeader(status)
 	writeSoon(x.rc, len(data))
-	// A client that left has nobody to tell.
+	// A failed write means that the client has disconnected.
 	_, _ = x.w.Write(append(data, '\n'))
 }
 

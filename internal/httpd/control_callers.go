@@ -32,14 +32,14 @@ type Peer struct {
 
 type peerKey struct{}
 
-// WithPeer stores the peer of a control connection; nil: it is unknown. It is for
-// http.Server.ConnContext.
+// WithPeer stores the peer of a control connection in ctx; nil means that the peer is
+// unknown. Use it in http.Server.ConnContext.
 func WithPeer(ctx context.Context, p *Peer) context.Context {
 	return context.WithValue(ctx, peerKey{}, p)
 }
 
-// peerCaller is who asks on the control socket: root, the user of this process, or a
-// member of the socket's group.
+// peerCaller identifies the caller on the control socket: root, the user of this process,
+// or a member of the socket's group.
 func (s *Server) peerCaller(r *http.Request) (*control.Caller, error) {
 	p, ok := r.Context().Value(peerKey{}).(*Peer)
 	if !ok || p == nil {
@@ -70,7 +70,7 @@ func (u *users) name(uid uint32) string {
 	return name
 }
 
-// tokenCaller is who asks over the network: the owner of a bearer token (RFC 6750).
+// tokenCaller identifies the caller of a network request by its bearer token (RFC 6750).
 func (s *Server) tokenCaller(r *http.Request) (*control.Caller, error) {
 	from := clientAddr(r, s.cfg.Conf.API.TrustedProxies)
 	scheme, secret, _ := strings.Cut(r.Header.Get("Authorization"), " ")
@@ -79,7 +79,8 @@ func (s *Server) tokenCaller(r *http.Request) (*control.Caller, error) {
 	}
 	by, err := s.control.Authenticate(r.Context(), secret, from)
 	if errors.Is(err, control.ErrToken) {
-		// A good token is never refused for the bad ones of others behind the same address.
+		// Invalid tokens of others behind the same address never cause a valid one to be
+		// refused.
 		if !s.failures.allow(from) {
 			return nil, fmt.Errorf("%w from %s: try again later", control.ErrManyTokens, from)
 		}
@@ -88,11 +89,12 @@ func (s *Server) tokenCaller(r *http.Request) (*control.Caller, error) {
 	return by, err
 }
 
-// maxHops bounds the proxies that a request is followed through.
+// maxHops bounds the chain of proxies that clientAddr follows.
 const maxHops = 20
 
-// clientAddr is the address of a client. A trusted proxy says who connected to it: the
-// last address of X-Forwarded-For, and so on where that is such a proxy as well.
+// clientAddr returns the address of a client. A trusted proxy names its own client in the
+// last address of X-Forwarded-For. If that is a trusted proxy as well, the address before
+// it counts, and so on.
 func clientAddr(r *http.Request, trusted []config.Network) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -132,11 +134,11 @@ func cutLast(s, sep string) (rest, last string, ok bool) {
 // Bounds of failed tokens from one address.
 const (
 	failBurst   = 10
-	failEvery   = 6 * time.Second // one more is allowed
+	failEvery   = 6 * time.Second // then one more is allowed
 	failSources = 10_000          // addresses that are remembered
 )
 
-// failures limits how many tokens that are not valid are looked at from one address.
+// failures limits how many invalid tokens are accepted for checking from one address.
 type failures struct {
 	now func() time.Time
 
@@ -144,7 +146,8 @@ type failures struct {
 	from map[string]*rate.Limiter
 }
 
-// source is the address that failures are counted for: a network of 64 bits for IPv6.
+// source is the key under which failures of an address are counted: its /64 network for
+// IPv6.
 func source(from string) string {
 	ip, err := netip.ParseAddr(from)
 	if err != nil || ip.Is4() {
@@ -157,8 +160,8 @@ func source(from string) string {
 	return p.String()
 }
 
-// allow notes a token that is not valid, and reports whether there were few from its
-// address.
+// allow counts an invalid token, and reports whether its address is still within the
+// limit.
 func (f *failures) allow(from string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,7 +170,7 @@ func (f *failures) allow(from string) bool {
 		f.from = map[string]*rate.Limiter{}
 	}
 	if len(f.from) > failSources {
-		for k, l := range f.from { // those that are as good as new
+		for k, l := range f.from { // drop limiters that are full again
 			if l.TokensAt(now) >= failBurst {
 				delete(f.from, k)
 			}

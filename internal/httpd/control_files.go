@@ -19,8 +19,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// takeFiles runs a verb on a request with files. The answer begins when the request
-// is over, because many clients read none before.
+// takeFiles runs a verb on a request with files. It answers after the whole request was
+// read, because many clients read no answer before that.
 func (x *exchange) takeFiles() {
 	limit := int64(1) << 62
 	if x.a.remote {
@@ -53,7 +53,8 @@ func (x *exchange) takeFiles() {
 		}
 		return x.rt.take(ctx, req, func() (io.Reader, error) { return nextPart(parts, api.FilePart) })
 	})
-	// A client that still sends reads the answer afterwards.
+	// Read the rest of the request: the client reads the answer only after it has sent
+	// everything.
 	_, _ = io.Copy(io.Discard, body)
 	if r, ok := res.(*control.Received); ok && err == nil {
 		x.received(r, touch)
@@ -74,7 +75,7 @@ func (x *exchange) received(r *control.Received, touch *control.Touch) {
 				return control.Counted(ctx, touch.What, report, func(p *acquire.Progress) (any, error) { return r.Run(ctx, p) })
 			})
 			if r, ok := res.(*api.TransferResult); ok && err == nil {
-				touch.What = r.Name // which only its content says
+				touch.What = r.Name // known only from the content
 			}
 			s.control.Audited(ctx, by, name, touch, err)
 			return res, err
@@ -100,7 +101,7 @@ func (x *exchange) parts(body io.Reader) (*multipart.Reader, error) {
 	return parts, nil
 }
 
-// nextPart returns the next part of a request. io.ErrUnexpectedEOF when there is none.
+// nextPart returns the next part of a request, or io.ErrUnexpectedEOF after the last one.
 func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
 	p, err := parts.NextRawPart()
 	if errors.Is(err, io.EOF) {
@@ -115,8 +116,8 @@ func nextPart(parts *multipart.Reader, name string) (*multipart.Part, error) {
 	return p, nil
 }
 
-// slowly is a body that is sent to a client, who is cut when it takes nothing for a
-// while.
+// slowly writes a body to a client, and disconnects a client that accepts nothing for
+// stallTime.
 type slowly struct{ x *exchange }
 
 func (s slowly) Write(p []byte) (int, error) {
@@ -124,7 +125,7 @@ func (s slowly) Write(p []byte) (int, error) {
 	return s.x.w.Write(p)
 }
 
-// sent are bytes that answer a request. The answer begins with the first of them.
+// sent answers a request with bytes. It sends the status line before the first byte.
 type sent struct {
 	x     *exchange
 	begun bool
@@ -169,8 +170,8 @@ func (c *counter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// packages answers with a result of the form of api.PackageList while it is read. An
-// error after its start leaves the JSON unfinished and is in a trailer.
+// packages streams a result in the form of api.PackageList while it is read. If reading
+// fails after the start, the JSON stays incomplete and a trailer contains the error.
 func (x *exchange) packages(p *control.PackageStream) {
 	x.w.Header().Set("Content-Type", "application/json")
 	out := &counter{w: slowly{x}}

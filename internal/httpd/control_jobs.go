@@ -22,8 +22,8 @@ const jobPath = "jobs/"
 // proxies keep the connection.
 const heartbeat = 15 * time.Second
 
-// job starts the job of a request, or joins one. Long work is answered with the job,
-// short work with its result.
+// job starts the job of a request, or joins a running one. It answers with the job if the
+// work is long, otherwise with the result.
 func (x *exchange) job(req any, touch *control.Touch) {
 	s, by, name, rt := x.a.s, x.by, x.name, x.rt
 	spec := control.JobSpec{
@@ -140,7 +140,7 @@ func (x *exchange) emit(format string, args ...any) bool {
 	return err == nil
 }
 
-// byCaller returns a verb of the table of routes that depends on who asks.
+// byCaller adapts a verb that needs to know the caller to the table of routes.
 func byCaller[Req, Res any](f func(*control.Caller, *Req) (*Res, error)) func(context.Context, *Req) (*Res, error) {
 	return func(ctx context.Context, req *Req) (*Res, error) {
 		return f(ctx.Value(callerKey{}).(*control.Caller), req)

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// stallTime is how long a client of the control API may send or take nothing. Tests
-// shorten it.
+// stallTime is how long a client of the control API may go without sending or accepting a
+// byte. Tests shorten it.
 var stallTime = time.Minute
 
 // readSoon bounds the next read of a request's body.
 func readSoon(rc *http.ResponseController) { _ = rc.SetReadDeadline(time.Now().Add(stallTime)) }
 
-// readAnyTime ends the bound, for the next request of the connection.
+// readAnyTime removes that deadline, for the next request of the connection.
 func readAnyTime(rc *http.ResponseController) { _ = rc.SetReadDeadline(time.Time{}) }
 
 // writeSoon bounds the next write of n bytes of an answer.

@@ -21,7 +21,7 @@ import (
 const buildinfoPath = "/mr/buildinfo"
 
 // buildinfo answers POST /mr/buildinfo[?suite_name=SUITE] with the field buildinfo. If
-// some packages were nowhere, the answer is 404 and lists those.
+// packages were found nowhere, the answer is 404 with a list of them.
 func (s *Server) buildinfo(w *response, r *http.Request) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", "POST")
@@ -40,7 +40,7 @@ func (s *Server) buildinfo(w *response, r *http.Request) {
 	}
 	v, missing, err := s.history.Buildinfo(r.Context(), m, r.URL.Query().Get("suite_name"))
 	if err == nil && len(missing) > 0 {
-		err = s.meta.Damage() // what is not found may have been lost
+		err = s.meta.Damage() // damage may be why a package was not found
 	}
 	if err != nil {
 		s.fail(w, r, err, false)
@@ -87,8 +87,7 @@ func (s *Server) buildinfoField(w *response, r *http.Request) (string, error) {
 }
 
 // archiveMonth lists the timestamps of a mirror in a year or a month, for
-// /archive/ARCHIVE/?year=2026&month=11. ok is false if the request is for something
-// else.
+// /archive/ARCHIVE/?year=2026&month=11. ok is false for any other request.
 func (s *Server) archiveMonth(r *http.Request, p string, q url.Values) (a answer, ok bool, err error) {
 	archive, below, _ := strings.Cut(p, "/")
 	if archive == "" || below != "" || !q.Has("year") && !q.Has("month") {

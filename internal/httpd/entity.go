@@ -15,12 +15,12 @@ import (
 // entity is what a URL serves. It is immutable.
 type entity struct {
 	found  *catalog.Found
-	data   []byte // bodies that are not blobs
-	frozen bool   // every blob of it must be stored
+	data   []byte // the body, if it is not a blob
+	frozen bool   // part of a freeze: its blobs must be stored
 
 	// Header values, ready for the map.
 	etag, modified, ctype, control, length []string
-	mod                                    time.Time              // zero: no condition on a date is true
+	mod                                    time.Time              // zero: conditions on dates are never true
 	head                                   atomic.Pointer[[]byte] // see fastHead
 }
 

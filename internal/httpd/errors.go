@@ -15,9 +15,9 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// statuses maps errors to statuses of the public tree. The first matching row
-// counts. Security comes first: other errors never hide it. A class follows those
-// of its sentinels that have their own status.
+// statuses maps errors to statuses of the public tree. The first matching row applies.
+// Security errors come first, so that no other error hides them. A class comes after
+// those of its sentinels that have their own status.
 var statuses = []struct {
 	is     error // a class, a sentinel, or an error of the standard library
 	status int
@@ -33,8 +33,8 @@ var statuses = []struct {
 	{errclass.Conflict, http.StatusConflict},
 	{meta.ErrGone, http.StatusGone},
 
-	// Before "not found": a file that one URL does not have and another did not
-	// answer for may exist later.
+	// This row is before "not found": a file that one URL lacks may be available later
+	// from another URL that did not answer.
 	{errclass.Transient, http.StatusServiceUnavailable},
 	{syscall.ENOSPC, http.StatusServiceUnavailable},
 	{syscall.EDQUOT, http.StatusServiceUnavailable},

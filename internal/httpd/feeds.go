@@ -22,8 +22,8 @@ const feedEntries = 50
 
 const atomType = "application/atom+xml; charset=utf-8"
 
-// Feeds are in the Atom format (RFC 4287). Their identifiers are the public URLs of
-// what they tell of, which never stand for anything else.
+// Feeds are in the Atom format (RFC 4287). The identifier of an entry is a public URL,
+// which never refers to anything else.
 type feed struct {
 	XMLName xml.Name    `xml:"http://www.w3.org/2005/Atom feed"`
 	ID      string      `xml:"id"`
@@ -82,7 +82,7 @@ func (p *pages) feed(title string, f func(context.Context, *http.Request) ([]fee
 		if len(entries) > 0 {
 			updated = entries[0].at
 		} else if p.s.cfg.Signer != nil {
-			updated = p.s.cfg.Signer.CreatedAt() // there is no feed without a time
+			updated = p.s.cfg.Signer.CreatedAt() // Atom requires a time
 		}
 		out.Updated = updated.UTC().Format(time.RFC3339)
 		data, err := xml.MarshalIndent(&out, "", " ")
@@ -139,8 +139,8 @@ func (p *pages) freezeFeed(ctx context.Context, _ *http.Request) (out []feedEntr
 	return out, err
 }
 
-// channelFeed lists the last moves of the channels. Who moved them is not for
-// everybody.
+// channelFeed lists the latest moves of the channels. It leaves out who moved them, which
+// is not public.
 func (p *pages) channelFeed(ctx context.Context, _ *http.Request) (out []feedEntry, err error) {
 	channels, err := p.s.control.Channels(ctx, &api.Empty{})
 	if err != nil {

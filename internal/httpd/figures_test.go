@@ -106,7 +106,7 @@ func TestImagesAndKitsCounted(t *testing.T) {
 	}
 	// What apt needs can be copied from the page.
 	sources := s.get("/frozen/4.1/sources").body
-	if body := s.page("/freeze/4.1"); !strings.Contains(html.UnescapeString(body), `<summary>apt sources, to be copied</summary><pre class="copy" tabindex="0">`+sources+"</pre>") {
+	if body := s.page("/freeze/4.1"); !strings.Contains(html.UnescapeString(body), `<summary>apt sources to copy</summary><pre class="copy" tabindex="0">`+sources+"</pre>") {
 		t.Errorf("the page of the freeze does not have\n%s\nin\n%s", sources, body)
 	}
 }

@@ -17,8 +17,8 @@ func (s *Server) Listen(l net.Listener, n int) net.Listener {
 	return lim
 }
 
-// SetMaxConnections changes the limit of the last Listen. Connections beyond a
-// lower limit end by themselves.
+// SetMaxConnections changes the limit of the last Listen. It closes no connection: if
+// more than n are open, new ones wait until enough have ended.
 func (s *Server) SetMaxConnections(n int) {
 	if l := s.listening.Load(); l != nil {
 		l.mu.Lock()
@@ -33,7 +33,7 @@ type limit struct {
 	server *Server
 
 	mu     sync.Mutex
-	change sync.Cond // of what follows
+	change sync.Cond // signals a change of the fields below
 	max    int
 	open   int // connections
 	closed bool

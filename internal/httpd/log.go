@@ -15,11 +15,11 @@ import (
 // logCheckpoint is where a checkpoint is, below /log/.
 const logCheckpoint = "checkpoint"
 
-// logKey is the signature of the public key of the log by the signing key, which
-// does not change while the server runs.
+// logKey has the public key of the log, and its signature by the signing key. Neither
+// changes while the server runs.
 type logKey struct{ key, signature *entity }
 
-// newLogKey makes what /log.vkey and /log.vkey.asc answer.
+// newLogKey makes the answers for /log.vkey and /log.vkey.asc.
 func (s *Server) newLogKey() *logKey {
 	if s.cfg.TLog == nil || s.cfg.TLog.Key() == nil || s.cfg.Signer == nil {
 		return nil
@@ -31,7 +31,7 @@ func (s *Server) newLogKey() *logKey {
 		sig, err = s.cfg.Signer.SignDetached(key, at)
 	}
 	if err != nil {
-		// A signing command that does not answer is no reason not to serve.
+		// If the signing command does not answer, serve without this signature.
 		s.log.Error("the key of the transparency log is not signed", "err", err)
 		return &logKey{key: newBytes(key, textPlain, at)}
 	}
@@ -59,8 +59,8 @@ func (s *Server) logEntry(ctx context.Context, p string) (answer, error) {
 	return answer{entity: e, volatile: true}, nil
 }
 
-// proofEntry answers with the proof of a subject of the log. with adds the entry, which
-// its reader cannot compute.
+// proofEntry answers with the proof of a subject of the log. If with is true, it includes
+// the entry, which readers of this proof cannot compute.
 func (s *Server) proofEntry(ctx context.Context, subject string, with bool) (answer, error) {
 	if s.cfg.TLog == nil {
 		return answer{}, meta.ErrNotFound
@@ -75,7 +75,8 @@ func (s *Server) proofEntry(ctx context.Context, subject string, with bool) (ans
 	return answer{entity: newBytes(proof.Encode(), textPlain, time.Time{}), volatile: true}, nil
 }
 
-// frozenProof is the proof of a freeze; ok is false where the path is not one.
+// frozenProof answers with the proof of a freeze. ok is false if p is not the path of a
+// proof.
 func (s *Server) frozenProof(ctx context.Context, f *meta.Frozen, p string) (a answer, ok bool, err error) {
 	if p != freeze.ManifestFile+tlog.ProofSuffix {
 		return a, false, nil
@@ -84,8 +85,8 @@ func (s *Server) frozenProof(ctx context.Context, f *meta.Frozen, p string) (a a
 	return a, true, err
 }
 
-// kitProof is the proof of a file below /iuk/; ok is false where the path is not
-// one.
+// kitProof answers with the proof of a file below /iuk/. ok is false if p is not the path
+// of a proof.
 func (s *Server) kitProof(ctx context.Context, p string) (a answer, ok bool, err error) {
 	file, ok := strings.CutSuffix(p, tlog.ProofSuffix)
 	if !ok {
@@ -93,14 +94,14 @@ func (s *Server) kitProof(ctx context.Context, p string) (a answer, ok bool, err
 	}
 	k, err := s.meta.Kit(ctx, file)
 	if err != nil {
-		return a, false, nil // a file may have such a name itself
+		return a, false, nil // a file may itself have such a name
 	}
 	a, err = s.proofEntry(ctx, sequencer.KitSubject(k), false)
 	return a, true, err
 }
 
-// archiveProof is the proof of the generation that a signed document below
-// /archive/ is of; ok is false where the path is not one: <archive>/<timestamp>/…
+// archiveProof answers with the proof of the generation of a signed document below
+// /archive/. ok is false if p is not the path of a proof: <archive>/<timestamp>/…
 func (s *Server) archiveProof(ctx context.Context, p string) (a answer, ok bool, err error) {
 	doc, ok := strings.CutSuffix(p, tlog.ProofSuffix)
 	if !ok {
@@ -111,7 +112,7 @@ func (s *Server) archiveProof(ctx context.Context, p string) (a answer, ok bool,
 	timestamp, doc, _ := strings.Cut(rest, "/")
 	at, err := time.Parse(meta.TimestampFormat, timestamp)
 	if err != nil {
-		return a, false, nil // `latest` and what lies in between are redirected
+		return a, false, nil // `latest` and timestamps between snapshots are redirected
 	}
 	snap, err := s.meta.Snapshot(ctx, mirror, at)
 	if err != nil {
@@ -130,7 +131,7 @@ func (s *Server) archiveProof(ctx context.Context, p string) (a answer, ok bool,
 	return a, false, nil
 }
 
-// rootDoc reports whether a path is that of the document which the log names.
+// rootDoc reports whether a path is that of the document which the log entry names.
 func rootDoc(g *meta.Generation, p string) bool {
 	return g.Docs[0].Path == p
 }

@@ -19,8 +19,8 @@ import (
 
 const jsonType = "application/json"
 
-// actsAs returns the URL of the host that a request is for where this server acts
-// as that host, else "".
+// actsAs returns the URL of the requested host if this server acts as that host,
+// otherwise "".
 func (s *Server) actsAs(r *http.Request) string {
 	hosts := s.cfg.Conf.Server.ActAs
 	if len(hosts) == 0 || r.Method == http.MethodConnect {
@@ -164,8 +164,7 @@ func (s *Server) json(w *response, r *http.Request, v any) {
 	s.serve(w, r, newBytes(b.Bytes(), jsonType, time.Time{}), nil)
 }
 
-// failMachine sends an error. What is not there is answered in JSON, as clients
-// expect it.
+// failMachine sends an error. "Not found" is answered in JSON, as clients expect.
 func (s *Server) failMachine(w *response, r *http.Request, err error) {
 	if status, _ := statusOf(err); status != http.StatusNotFound || r.Context().Err() != nil || s.meta.Damage() != nil {
 		s.fail(w, r, err, false)

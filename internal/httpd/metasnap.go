@@ -17,11 +17,11 @@ import (
 // metasnapPath is where metasnap.debian.net answers.
 const metasnapPath = "/cgi-bin/api"
 
-// maxQuestion bounds the body of a question, in bytes.
+// maxQuestion bounds the body of a POST request, in bytes.
 const maxQuestion = 8 << 20
 
-// metasnap answers the interface of metasnap.debian.net: for a package or, by POST,
-// for many, the suites that had it, and from when to when.
+// metasnap answers the interface of metasnap.debian.net. For one package (GET) or many
+// (POST) it lists the suites that had the package, and from when to when.
 func (s *Server) metasnap(w *response, r *http.Request) {
 	var text string
 	var err error
@@ -72,7 +72,7 @@ func (s *Server) metasnapGet(r *http.Request) (string, error) {
 
 // metasnapPost answers the fields archive, arch and pkgs, which is a list of
 // NAME:ARCH=VERSION, with lines "name arch version suite component first last". If
-// some are not known, the answer is 404 and lists those.
+// packages are unknown, the answer is 404 with a list of them.
 func (s *Server) metasnapPost(w *response, r *http.Request) (text string, status int, err error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxQuestion)
 	if err := r.ParseForm(); err != nil {
@@ -118,7 +118,7 @@ func (s *Server) metasnapLines(ctx context.Context, mirror string, wanted []hist
 	}
 	if unknown.Len() > 0 {
 		if err := s.meta.Damage(); err != nil {
-			return "", 0, err // what is not found may have been lost
+			return "", 0, err // damage may be why a package was not found
 		}
 		return unknown.String(), http.StatusNotFound, nil
 	}

@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// metrics are the metrics of /metrics, in a registry of their own.
+// metrics are the metrics of /metrics, in a separate registry.
 type metrics struct {
 	registry *prometheus.Registry
 	requests *prometheus.CounterVec
@@ -87,8 +87,8 @@ func (m *metrics) stored(e *entity) {
 	}
 }
 
-// codesFromTheStart are the statuses whose counters are there before the first
-// answer: a counter that is absent until something goes wrong cannot be alerted on.
+// codesFromTheStart are the statuses whose counters exist before the first answer: an
+// alert cannot use a counter that is absent until something fails.
 var codesFromTheStart = []string{"200", "206", "302", "304", "404", "410", "416", "500", "502", "503"}
 
 // prime makes the counters of a mirror exist before its first sync.
@@ -131,17 +131,17 @@ var (
 	descSnapshots = prometheus.NewDesc("snapd_latest_snapshot_timestamp_seconds", "Timestamp of a mirror's newest snapshot; 0 before the first.", []string{"mirror"}, nil)
 	descSuccess   = prometheus.NewDesc("snapd_sync_last_success_timestamp_seconds", "Time of a mirror's last successful sync or check; 0: never.", []string{"mirror"}, nil)
 	descDate      = prometheus.NewDesc("snapd_upstream_date_seconds", "Date of upstream's Release or repomd.xml in a mirror's newest snapshot; 0 before the first.", []string{"mirror", "suite"}, nil)
-	descBuild     = prometheus.NewDesc("snapd_build_info", "Always 1; the labels are the version and that of Go.", []string{"version", "goversion"}, nil)
+	descBuild     = prometheus.NewDesc("snapd_build_info", "Always 1; the labels are the versions of snapd and Go.", []string{"version", "goversion"}, nil)
 	descKeyExpiry = prometheus.NewDesc("snapd_signing_key_expiry_seconds", "Expiry time of the signing key; +Inf: never.", nil, nil)
-	descLeader    = prometheus.NewDesc("snapd_lease_holder", "Always 1: who holds a lease.", []string{"lease", "holder"}, nil)
-	descDatabase  = prometheus.NewDesc("snapd_database_up", "1: the database that nodes share answers; 0: what was served before is served from memory.", nil, nil)
+	descLeader    = prometheus.NewDesc("snapd_lease_holder", "Always 1; the labels are a lease and its holder.", []string{"lease", "holder"}, nil)
+	descDatabase  = prometheus.NewDesc("snapd_database_up", "1: the database that nodes share answers; 0: the metadata is served from memory.", nil, nil)
 	descLag       = prometheus.NewDesc("snapd_database_lag_seconds", "Time since the changes of other nodes were read.", nil, nil)
-	descSkew      = prometheus.NewDesc("snapd_clock_skew_seconds", "By how much this clock is ahead of the database's.", nil, nil)
+	descSkew      = prometheus.NewDesc("snapd_clock_skew_seconds", "How far this node's clock is ahead of the database's.", nil, nil)
 	descLost      = prometheus.NewDesc("snapd_database_lost_commits_total", "How often the database lost commits that were seen.", nil, nil)
 	descStoreUp   = prometheus.NewDesc("snapd_blob_store_up", "1: the blob store answered the last request; 0: only copies on this machine are served.", nil, nil)
 	descCache     = prometheus.NewDesc("snapd_cache_bytes", "Bytes of copies of remote blobs.", nil, nil)
-	descCacheSize = prometheus.NewDesc("snapd_cache_size_bytes", "Most bytes of copies of remote blobs.", nil, nil)
-	descCacheHits = prometheus.NewDesc("snapd_cache_hits_total", "Reads of remote blobs that a copy answered.", nil, nil)
+	descCacheSize = prometheus.NewDesc("snapd_cache_size_bytes", "Maximum bytes of copies of remote blobs.", nil, nil)
+	descCacheHits = prometheus.NewDesc("snapd_cache_hits_total", "Reads of remote blobs that were answered from a copy.", nil, nil)
 	descCacheMiss = prometheus.NewDesc("snapd_cache_misses_total", "Reads of remote blobs that made a copy.", nil, nil)
 	descFrozen    = prometheus.NewDesc("snapd_frozen_snapshots", "Freezes.", nil, nil)
 )
@@ -242,7 +242,7 @@ func (c *stateCollector) configured(name string) (map[repo.SuiteName]time.Time, 
 	return dates, err
 }
 
-// seconds is a time in the form of a gauge; 0: never.
+// seconds returns a time as the value of a gauge; 0 means never.
 func seconds(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

@@ -12,10 +12,10 @@ import (
 	"example.org/snapd/internal/latency"
 )
 
-// Metrics of what goes on, beside those of what is there.
+// Metrics of activity. Those of the stored state are in metrics.go.
 var (
 	descMaxAge      = prometheus.NewDesc("snapd_max_age_seconds", "The max_age of a mirror; 0: none.", []string{"mirror"}, nil)
-	descRunning     = prometheus.NewDesc("snapd_sync_running", "Syncs of a mirror that run.", []string{"mirror"}, nil)
+	descRunning     = prometheus.NewDesc("snapd_sync_running", "Running syncs of a mirror.", []string{"mirror"}, nil)
 	descRunBytes    = prometheus.NewDesc("snapd_sync_running_bytes", "Bytes that the running sync of a mirror has downloaded; 0: none runs.", []string{"mirror"}, nil)
 	descKeyring     = prometheus.NewDesc("snapd_keyring_expiry_seconds", "Time from which no key of a mirror's keyring is valid; +Inf: never.", []string{"mirror"}, nil)
 	descIndexBlobs  = prometheus.NewDesc("snapd_index_blobs", "Stored blobs that are compressed indices of upstream.", nil, nil)
@@ -26,10 +26,10 @@ var (
 	descKitBytes    = prometheus.NewDesc("snapd_kit_bytes", "Bytes of these blobs.", nil, nil)
 	descMetaBytes   = prometheus.NewDesc("snapd_metadata_bytes", "Bytes of the metadata in use.", nil, nil)
 	descQuarantine  = prometheus.NewDesc("snapd_quarantined_blobs", "Blobs in the quarantine.", nil, nil)
-	descOnDemand    = prometheus.NewDesc("snapd_on_demand_total", "Requests for packages of snapshots by outcome: stored (it was here), and, also for other files that were not stored, fetched, failed, joined (a download that another request had begun).", []string{"result"}, nil)
-	descGC          = prometheus.NewDesc("snapd_gc_last_success_timestamp_seconds", "Time of the last scheduled collection; 0: never.", nil, nil)
-	descGCRunning   = prometheus.NewDesc("snapd_gc_running", "1 while this node collects.", nil, nil)
-	descGCBlobs     = prometheus.NewDesc("snapd_gc_removed_blobs_total", "Blobs that collections of this node moved to the quarantine.", nil, nil)
+	descOnDemand    = prometheus.NewDesc("snapd_on_demand_total", "Requests for packages of snapshots by outcome: stored (no download needed), fetched, failed, joined (waited for the download of another request). All but stored also count other files.", []string{"result"}, nil)
+	descGC          = prometheus.NewDesc("snapd_gc_last_success_timestamp_seconds", "Time of the last scheduled garbage collection; 0: never.", nil, nil)
+	descGCRunning   = prometheus.NewDesc("snapd_gc_running", "1 while this node collects garbage.", nil, nil)
+	descGCBlobs     = prometheus.NewDesc("snapd_gc_removed_blobs_total", "Blobs that garbage collections of this node moved to the quarantine.", nil, nil)
 	descGCBytes     = prometheus.NewDesc("snapd_gc_removed_bytes_total", "Bytes of these blobs.", nil, nil)
 	descScrub       = prometheus.NewDesc("snapd_scrub_last_success_timestamp_seconds", "Time at which the last scrub had read every blob; 0: never.", nil, nil)
 	descScrubbed    = prometheus.NewDesc("snapd_scrub_progress_ratio", "Part of the blobs that the current scrub has read; 0: none runs.", nil, nil)
@@ -47,7 +47,8 @@ var opsDescs = []*prometheus.Desc{
 	descScrubbed, descLease, descConnections, descConnMax, descDeliveries, descPending, descMetaTime, descBlobTime, descGCRunning, descGCBlobs, descGCBytes,
 }
 
-// collectOps collects what needs no metadata, and as much as there is of the rest.
+// collectOps collects the metrics that need no metadata, and those of the others that can
+// be read.
 func (c *stateCollector) collectOps(ctx context.Context, ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
@@ -70,7 +71,7 @@ func (c *stateCollector) collectOps(ctx context.Context, ch chan<- prometheus.Me
 		l.mu.Lock()
 		open, limit := l.open, l.max
 		l.mu.Unlock()
-		// One is kept for the next connection.
+		// One slot is always held for the next connection.
 		gauge(descConnections, float64(max(0, open-1)))
 		gauge(descConnMax, float64(limit))
 	}
@@ -105,9 +106,9 @@ func (c *stateCollector) collectLatency(ch chan<- prometheus.Metric) {
 	add(descBlobTime, "remove", &l.Blobs.Remove)
 }
 
-// collectWebhooks collects what becomes of events.
+// collectWebhooks collects the counts of deliveries.
 func (c *stateCollector) collectWebhooks(ctx context.Context, ch chan<- prometheus.Metric, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
-	counts, pending, _ := c.s.control.WebhookCounts(ctx) // without the database there are counts alone
+	counts, pending, _ := c.s.control.WebhookCounts(ctx) // without the database, there are counts but nothing is pending
 	for name, n := range counts {
 		for result, v := range map[string]int64{"delivered": n.Delivered, "retried": n.Retried, "failed": n.Failed} {
 			ch <- prometheus.MustNewConstMetric(descDeliveries, prometheus.CounterValue, float64(v), name, result)
@@ -118,8 +119,8 @@ func (c *stateCollector) collectWebhooks(ctx context.Context, ch chan<- promethe
 	}
 }
 
-// collectWork collects the progress of periodic work and the leases. What cannot be
-// read is left out; the metrics of the metadata say so in the log.
+// collectWork collects the progress of periodic work, and the leases. It leaves out
+// values that cannot be read; the collector of the metadata's metrics logs the reason.
 func (c *stateCollector) collectWork(ctx context.Context, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	st := c.s.meta
 	for name, d := range map[string]*prometheus.Desc{"last.gc": descGC, "scrub.done": descScrub} {

@@ -23,8 +23,8 @@ type waitingFetch struct {
 	done chan struct{}
 }
 
-// note returns nil when the fetch is durably noted. It returns meta.ErrNotFound
-// if there is no such recording.
+// note returns nil when the fetch is durably noted, and meta.ErrNotFound if the recording
+// does not exist.
 func (n *noter) note(ctx context.Context, fetch meta.Fetch) error {
 	f := &waitingFetch{Fetch: fetch, done: make(chan struct{})}
 	n.mu.Lock()

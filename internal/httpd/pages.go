@@ -34,19 +34,20 @@ const (
 	pageSnapshots = 100 // per page of a mirror
 	pageFreezes   = 100 // of the list of freezes
 	pageDiff      = 200 // of each kind on the page of differences
-	// A page reads at most about as many packages, or stanzas of a search, to find those
-	// that a query asks for; fewer where it has to read control data. What follows is on
-	// the next page.
+	// A page reads about this many packages, or stanzas of a search, to find those that
+	// match a query. It reads fewer where it needs control data. The rest is on the next
+	// page.
 	pageRead       = 15_000
 	pageReadFields = 5_000
 	pageDiffRead   = 9_000
-	// The page of differences counts them if at most so many packages can differ.
+	// The page of differences shows their number if at most this many packages can differ.
 	pageDiffAll = 5_000
 
 	pageTime    = 20 * time.Second
 	pagesAtOnce = 4 // pages that may be rendered at a time
 
-	// A search may read the whole history, so others do not wait for it.
+	// A search may read the whole history, so searches have slots apart from those of
+	// pages.
 	searchesAtOnce = 2
 	maxPageQuery   = 1000 // bytes
 )
@@ -147,7 +148,7 @@ func (s *Server) ready(ctx context.Context) (notes []string, err error) {
 	if !alone {
 		_, err := s.meta.Mirrors(ctx)
 		if errors.Is(err, meta.ErrUnreachable) && s.cfg.Shared != nil {
-			s.cfg.Shared.Poll(ctx) // it notices that it is alone, and is still ready
+			s.cfg.Shared.Poll(ctx) // notice that the database is lost; the node may still be ready
 			st, until, alone = s.alone()
 		}
 		if err != nil && !alone {
@@ -156,20 +157,20 @@ func (s *Server) ready(ctx context.Context) (notes []string, err error) {
 	}
 	if alone {
 		if s.now().After(until) {
-			return nil, fmt.Errorf("metadata: the database does not answer since %s", st.Down.UTC().Format(time.RFC3339))
+			return nil, fmt.Errorf("metadata: the database has not answered since %s", st.Down.UTC().Format(time.RFC3339))
 		}
-		notes = append(notes, fmt.Sprintf("metadata: the database does not answer since %s: what was served before is served until %s", st.Down.UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339)))
+		notes = append(notes, fmt.Sprintf("metadata: the database has not answered since %s: metadata read before that is served until %s", st.Down.UTC().Format(time.RFC3339), until.UTC().Format(time.RFC3339)))
 	}
 	if h, ok := cas.Find[cas.Health](s.blobs()); ok {
 		if since, err := h.Trouble(ctx); err != nil {
-			notes = append(notes, fmt.Sprintf("blobs: the object store does not answer since %s: only copies on this machine are served", since.UTC().Format(time.RFC3339)))
+			notes = append(notes, fmt.Sprintf("blobs: the object store has not answered since %s: only copies on this machine are served", since.UTC().Format(time.RFC3339)))
 		}
 	}
 	return notes, nil
 }
 
-// alone reports whether the shared database does not answer, and until when what was
-// served before is served.
+// alone reports whether the shared database does not answer. If so, until is when this
+// node must stop serving from its copy.
 func (s *Server) alone() (st follow.State, until time.Time, ok bool) {
 	if s.cfg.Shared == nil {
 		return st, until, false
@@ -185,7 +186,7 @@ func when(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05")
 }
 
-// page is a template and its data, and the same as JSON: a type of package api.
+// page is a template with its data, and the same data as JSON, in a type of package api.
 type page struct {
 	name  string
 	title string
@@ -204,8 +205,8 @@ func within[T any](ctx context.Context, slots chan struct{}, f func() (T, error)
 	return f()
 }
 
-// handle renders a page in bounded time, together with a bounded number of
-// others.
+// handle renders a page. It limits the time, and the number of pages that are rendered at
+// once.
 func (p *pages) handle(f func(context.Context, *http.Request, map[string]string) (page, error)) http.HandlerFunc {
 	return p.handleIn(p.slots, f)
 }
@@ -260,7 +261,7 @@ func (p *pages) handleIn(slots chan struct{}, f func(context.Context, *http.Requ
 // pageFound is how many packages the page of a search lists.
 const pageFound = 200
 
-// search leads to the page of a package, or lists what a query asks for.
+// search redirects to the page of a package, or lists the packages that match a query.
 func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 	w := rw.(*response)
 	text := strings.TrimSpace(r.URL.Query().Get("q"))
@@ -277,7 +278,7 @@ func (p *pages) search(rw http.ResponseWriter, r *http.Request) {
 	p.s.text(w, http.StatusFound, "see "+to+"\n")
 }
 
-// found lists the packages of any snapshot or freeze that a query asks for.
+// found lists the packages of all snapshots and freezes that match a query.
 func (p *pages) found(ctx context.Context, r *http.Request, _ map[string]string) (page, error) {
 	text := strings.TrimSpace(r.URL.Query().Get("q"))
 	q, err := parseQuery(text)
@@ -351,7 +352,7 @@ func pageQuery(q url.Values) (*query.Query, error) {
 	return parseQuery(text)
 }
 
-// parseQuery parses the query of a page, which is shorter than one of the API may be.
+// parseQuery parses the query of a page. It must be shorter than a query of the API.
 func parseQuery(text string) (*query.Query, error) {
 	if len(text) > maxPageQuery {
 		return nil, fmt.Errorf("%w: it has %d bytes, expected at most %d", query.ErrSyntax, len(text), maxPageQuery)
@@ -359,7 +360,7 @@ func parseQuery(text string) (*query.Query, error) {
 	return query.Parse(text)
 }
 
-// askedRows returns the packages of a snapshot that a query asks for, starting at a name,
+// askedRows returns the packages of a snapshot that match a query, starting at a name,
 // and the name to continue from.
 func (p *pages) askedRows(ctx context.Context, snap *meta.Snapshot, q *query.Query, from string) (rows []packageRow, next string, err error) {
 	read, last := 0, ""
@@ -413,7 +414,7 @@ func (p *pages) channel(ctx context.Context, _ *http.Request, vars map[string]st
 		links = append(links, link{base + c.Path, c.Title})
 	}
 	links = append(links, link{base + "key.asc", "key"})
-	// Who moved it is not for everybody.
+	// Who moved it is not public.
 	ch.By = ""
 	out := &api.ChannelPage{Channel: ch, Moves: []api.ChannelMove{}}
 	for _, m := range moves {

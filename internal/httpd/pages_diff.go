@@ -22,9 +22,9 @@ var diffKinds = []struct{ Title, kind string }{
 // diffPart is one kind of difference.
 type diffPart struct {
 	Title   string
-	Count   int // of all of them, or of those on the page
+	Count   int // of all entries if they are known, else of those on this page
 	Entries []diffRow
-	More    string // where the next page is
+	More    string // link to the next page
 }
 
 // diffRow is a row in a table of differences.
@@ -63,7 +63,7 @@ func (p *pages) diff(ctx context.Context, r *http.Request, _ map[string]string) 
 	if i := slices.IndexFunc(diffKinds, func(k struct{ Title, kind string }) bool { return k.Title == v.only }); i >= 0 {
 		part.Kind = diffKinds[i].kind
 	} else if v.only != "" {
-		return page{}, fmt.Errorf("%w: kind=%s, expected that of a link", errclass.Usage, clipText(v.only))
+		return page{}, fmt.Errorf("%w: kind=%s, expected a kind from a link of this page", errclass.Usage, clipText(v.only))
 	}
 	if v.d, v.all, err = p.diffOf(ctx, v.a, v.b, part); err != nil {
 		return page{}, err
@@ -124,7 +124,7 @@ func (p *pages) diffParts(ctx context.Context, v *diffView) (parts []diffPart, e
 	return parts, nil
 }
 
-// diffOf compares two references, which must exist still. What they name never changes.
+// diffOf compares two references, which must still exist. Their contents never change.
 func (p *pages) diffOf(ctx context.Context, a, b string, part client.DiffPart) (d *api.Diff, all bool, err error) {
 	var ids [2]string
 	for i, text := range []string{a, b} {

@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/query"
 )
 
-// frozenRef finds a freeze, or the one that a channel shows.
+// frozenRef finds a freeze by its name, or the freeze that a channel shows.
 func (p *pages) frozenRef(ctx context.Context, name string) (catalog.Ref, error) {
 	if !config.ValidName(name) {
 		return catalog.Ref{}, fmt.Errorf("freeze: %w", meta.ErrNotFound)
@@ -85,8 +85,8 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 // clientConfig is a file that configures apt or dnf, to be copied from the page.
 type clientConfig struct{ Href, Title, Text string }
 
-// clientConfigs returns the files for clients of a freeze. Those that cannot be made, as
-// where its key is lost, are without text: the rest of the page is of use.
+// clientConfigs returns the client files of a freeze. A file that cannot be made, for
+// example because the key is lost, has no text: the rest of the page is still useful.
 func (p *pages) clientConfigs(ctx context.Context, ref catalog.Ref, base string) (out []clientConfig, err error) {
 	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
 		config := clientConfig{Href: base + c.Path, Title: c.Title}
@@ -101,8 +101,8 @@ func (p *pages) clientConfigs(ctx context.Context, ref catalog.Ref, base string)
 	return out, nil
 }
 
-// frozenRows returns a page of the packages of a freeze that a query asks for, and where
-// the next one begins, empty at the end.
+// frozenRows returns a page of the packages of a freeze that match a query, and the
+// position of the next page, empty at the end.
 func (p *pages) frozenRows(ctx context.Context, name string, manifest *client.Manifest, q *query.Query, from client.Position) (rows []packageRow, next string, err error) {
 	base := "/frozen/" + url.PathEscape(name) + "/"
 	read := 0
@@ -132,7 +132,7 @@ func (p *pages) frozenRows(ctx context.Context, name string, manifest *client.Ma
 	return rows, next, err
 }
 
-// proof shows what a freeze rests on, and verifies its signature and its entry in the
+// proof shows the evidence for a freeze, and verifies its signature and its entry in the
 // transparency log.
 func (p *pages) proof(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
 	ref, err := p.frozenRef(ctx, vars["name"])

@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// countWait is how long a page waits for a count of what is stored.
+// countWait is how long a page waits until the stored files are counted.
 const countWait = 50 * time.Millisecond
 
 func (p *pages) index(ctx context.Context, _ *http.Request, _ map[string]string) (page, error) {
@@ -100,7 +100,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 			return page{}, err
 		}
 	}
-	detail.Keyring = nil // files of the server
+	detail.Keyring = nil // paths on the server are not public
 	out := &api.MirrorPage{Mirror: detail, Snapshots: []api.Snapshot{}, Older: older}
 	for _, r := range rows {
 		out.Snapshots = append(out.Snapshots, r.Snapshot)
@@ -108,8 +108,8 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	return page{"mirror.html", name, data, out}, nil
 }
 
-// calendar returns the calendar of a mirror at the month that was asked for, else at
-// that of the newest snapshot that is listed.
+// calendar returns the calendar of a mirror: of the requested month, or else of the month
+// of the newest snapshot in rows.
 func (p *pages) calendar(ctx context.Context, mirror string, asked span, rows []snapshotRow) (*calendar, error) {
 	times, err := p.s.history.Times(ctx, mirror, time.Time{}, time.Time{})
 	if err != nil {

@@ -43,7 +43,7 @@ func (p *pages) pkg(ctx context.Context, r *http.Request, vars map[string]string
 	out := &api.PackagePage{}
 	if !one {
 		out.History, err = p.s.control.PackageHistory(ctx, name, false, from, pageVersions)
-		if err != nil && !errors.Is(err, meta.ErrNotFound) { // source packages alone have the name, or only freezes have it
+		if err != nil && !errors.Is(err, meta.ErrNotFound) { // only source packages, or only freezes, have the name
 			return page{}, err
 		}
 	}
@@ -75,6 +75,6 @@ func (p *pages) source(ctx context.Context, r *http.Request, vars map[string]str
 	if err != nil {
 		return page{}, p.suggesting(ctx, vars["name"], err)
 	}
-	// The packages of the newest version; the others are on their own pages.
+	// List the packages of the newest version; the other versions have their own pages.
 	return page{"source.html", h.Name, map[string]any{"History": h, "Binaries": h.Versions[:min(1, len(h.Versions))]}, h}, nil
 }

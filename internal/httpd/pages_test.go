@@ -267,7 +267,7 @@ func TestComparisonPage(t *testing.T) {
 	var kept api.AttestedComparison
 	s.call("attest/comparison", api.AttestComparison{Name: "4.1", Comparison: data}, &kept)
 	page := "/freeze/4.1/comparison/" + cas.Sum(data).String()
-	s.wants(page, "Contents differ", im.SHA256, r.B.SHA256, "/etc/&lt;hostname&gt;", "host-name", "base-files", "nobody signed it")
+	s.wants(page, "Contents differ", im.SHA256, r.B.SHA256, "/etc/&lt;hostname&gt;", "host-name", "base-files", "it is not signed")
 	if !s.crawl("/freeze/4.1")[page] {
 		t.Errorf("no page links %s", page)
 	}
@@ -320,7 +320,7 @@ func TestProofPage(t *testing.T) {
 			t.Errorf("no page links %s", path)
 		}
 	}
-	if body := s.page("/freeze/4.1"); strings.Contains(body, "differences to") {
+	if body := s.page("/freeze/4.1"); strings.Contains(body, "differences from") {
 		t.Error("the first freeze has one before it")
 	}
 	fr, err := s.Store().Freeze(t.Context(), "4.0")
@@ -484,13 +484,13 @@ func TestSuggestions(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		"/package/ngnix": `Perhaps <a href="/package/nginx">nginx</a></p>`, "/source/bahs": `Perhaps <a href="/package/bash">bash</a></p>`, "/package/bash=2": `Perhaps <a href="/package/bash">bash</a>`,
+		"/package/ngnix": `Did you mean:</p><p class="links"><a href="/package/nginx">nginx</a></p>`, "/source/bahs": `Did you mean:</p><p class="links"><a href="/package/bash">bash</a></p>`, "/package/bash=2": `Did you mean:</p><p class="links"><a href="/package/bash">bash</a>`,
 	} {
 		if a := s.get(path); a.StatusCode != http.StatusNotFound || !strings.Contains(a.body, want) {
 			t.Errorf("%s: status %d, expected 404 with %s:\n%s", path, a.StatusCode, want, a.body)
 		}
 	}
-	if a := s.get("/package/zzzz"); a.StatusCode != http.StatusNotFound || strings.Contains(a.body, "Perhaps") {
+	if a := s.get("/package/zzzz"); a.StatusCode != http.StatusNotFound || strings.Contains(a.body, "Did you mean") {
 		t.Errorf("a name like none: status %d\n%s", a.StatusCode, a.body)
 	}
 }

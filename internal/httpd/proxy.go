@@ -77,8 +77,8 @@ func (s *Server) refuseProxy(w *response, format string, args ...any) {
 	s.text(w, http.StatusForbidden, "proxy: "+fmt.Sprintf(format, args...)+"\n")
 }
 
-// replay serves upstream's own indices and signatures that a freeze rests on, but
-// only the packages of the freeze.
+// replay serves upstream's own indices and signatures, as the freeze was made from them,
+// but only the packages of the freeze.
 func (s *Server) replay(w *response, r *http.Request, fr *meta.Frozen, candidates []catalog.Upstream) {
 	for _, c := range candidates {
 		i := fr.MirrorIndex(c.Mirror)

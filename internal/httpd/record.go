@@ -42,7 +42,7 @@ func (s *Server) record(w *response, r *http.Request, p string) {
 
 func (s *Server) failRecord(w *response, r *http.Request, err error) {
 	if errors.Is(err, catalog.ErrStopped) {
-		// No fetch may go unnoticed.
+		// The recording has stopped: a fetch that cannot be noted is refused.
 		s.text(w, http.StatusForbidden, err.Error()+"\n")
 		return
 	}

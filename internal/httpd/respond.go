@@ -15,8 +15,8 @@ type response struct {
 	http.ResponseWriter
 	status int
 	n      int64
-	// base is what redirects begin with: of a host that this server acts as; empty
-	// for others.
+	// base is the prefix of redirects: the URL of the host that this server acts as,
+	// otherwise empty.
 	base string
 }
 
@@ -68,7 +68,7 @@ func (s *Server) fail(w *response, r *http.Request, err error, frozen bool) {
 		status = http.StatusServiceUnavailable
 	}
 	if damage := s.meta.Damage(); damage != nil && (status == http.StatusNotFound || status == http.StatusGone) {
-		// A name that damaged metadata does not find may exist.
+		// Damage may hide a name that exists.
 		err = fmt.Errorf("%w (not found: %w)", damage, err)
 		status, cause = statusOf(damage)
 	}

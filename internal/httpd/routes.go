@@ -26,14 +26,15 @@ type route struct {
 	// list; nil where it changes nothing. A route without touch never changes
 	// anything.
 	touch func(ctx context.Context, req any) (*control.Touch, error)
-	// secret says that the answer has a secret: it is not kept for an Idempotency-Key.
+	// secret says that the answer contains a secret, so that it is not kept for an
+	// Idempotency-Key.
 	secret bool
 	// limit bounds a request without its files, in bytes; 0: smallRequest.
 	limit int64
 }
 
-// Bounds of a request without its files, in bytes. A request is in memory whole, so
-// that only who may make freezes gets room for what SBOMs of large systems need.
+// Bounds of a request without its files, in bytes. A request is held in memory whole, so
+// only verbs that make freezes get room for the SBOMs of large systems.
 const (
 	smallRequest    = 1 << 20
 	listRequest     = 32 << 20 // a list of installed packages, or certificates
@@ -45,7 +46,7 @@ func withSecret(r route) route { r.secret = true; return r }
 // upTo is a route for requests of more than smallRequest bytes.
 func upTo(limit int64, r route) route { r.limit = limit; return r }
 
-// op is what a verb does. One of run, take and send is set.
+// op is what a verb does. Exactly one of run, take and send is set.
 type op struct {
 	req, res reflect.Type // of the request and of the result
 	decode   func(body []byte) (any, error)
@@ -53,11 +54,11 @@ type op struct {
 	run  func(ctx context.Context, req any, report func(api.Progress)) (any, error)
 	take func(ctx context.Context, req any, next control.NextFile) (any, error) // files follow the request
 	long bool                                                                   // run reports progress, or take returns a *control.Received
-	task func(req any) string                                                   // what long work is about; nil: its touch says so
+	task func(req any) string                                                   // object of long work; nil: Touch.What is
 	send func(ctx context.Context, req any, to control.Bytes) error             // the answer is bytes
 }
 
-// routes are all verbs, by their path below /api/v1/.
+// routes returns all verbs by their path below /api/v1/.
 func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 	return map[string]route{
 		"status":            reads(api.RoleReader, "the state of the server", simple(c.Status)),
@@ -66,15 +67,15 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"list":              reads(api.RoleReader, "snapshots and freezes", simple(c.List)),
 		"show":              reads(api.RoleReader, "one snapshot or freeze, or a package in it", simple(c.Show)),
 		"packages":          reads(api.RoleReader, "the packages of a snapshot or freeze", answers[api.PackageList](simple(c.Packages))),
-		"find":              reads(api.RoleReader, "where a package is", simple(c.Find)),
-		"diff":              reads(api.RoleReader, "the differences of two snapshots or freezes", simple(c.Diff)),
+		"find":              reads(api.RoleReader, "the snapshots and freezes that contain a package", simple(c.Find)),
+		"diff":              reads(api.RoleReader, "the differences between two snapshots or freezes", simple(c.Diff)),
 		"sources":           upTo(listRequest, reads(api.RoleReader, "the configuration of apt or dnf", simple(c.Sources))),
 		"verify":            upTo(listRequest, reads(api.RoleReader, "verify a snapshot or freeze", counting(func(r *api.VerifyRequest) string { return r.Ref }, c.Verify))),
 		"sbom":              reads(api.RoleReader, "a bill of materials", simple(c.SBOM)),
 		"export/tar":        reads(api.RoleReader, "a freeze as a tar stream", sending(c.SendExport)),
 		"image/list":        reads(api.RoleReader, "recorded images", simple(c.Images)),
 		"image/get":         reads(api.RoleReader, "the bytes of an image", sending(c.SendImage)),
-		"attest/list":       upTo(listRequest, reads(api.RoleReader, "what builders say about the images of a freeze", simple(c.Attestations))),
+		"attest/list":       upTo(listRequest, reads(api.RoleReader, "attestations of the images of a freeze", simple(c.Attestations))),
 		"attest/statement":  reads(api.RoleReader, "the statement that a builder is to sign", simple(c.AttestStatement)),
 		"record/show":       upTo(listRequest, reads(api.RoleReader, "one recording", simple(c.Recording))),
 		"record/list":       reads(api.RoleReader, "all recordings", simple(c.Recordings)),
@@ -84,18 +85,18 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"log/show":          reads(api.RoleReader, "the state of the transparency log", simple(c.LogStatus)),
 		"log/verify":        reads(api.RoleReader, "verify the transparency log", simple(c.VerifyLog)),
 		"log/entries":       reads(api.RoleReader, "entries of the transparency log", simple(c.LogEntries)),
-		"jobs":              reads(api.RoleReader, "jobs that run or ended lately", simple(byCaller(jobs.List))),
+		"jobs":              reads(api.RoleReader, "running jobs and jobs that ended recently", simple(byCaller(jobs.List))),
 		"jobs/show":         reads(api.RoleReader, "one job with its result", simple(byCaller(jobs.Show))),
 		"audit":             reads(api.RoleAdmin, "the audit list", simple(c.Audit)),
 		"token/list":        reads(api.RoleAdmin, "all tokens", simple(c.ListTokens)),
-		"jobs/cancel":       changes(api.RoleReader, "cancel a job that one asked for; any with the role admin", simple(byCaller(jobs.Cancel)), jobs.TouchCancel),
+		"jobs/cancel":       changes(api.RoleReader, "cancel a job of the caller's; with the role admin, any job", simple(byCaller(jobs.Cancel)), jobs.TouchCancel),
 		"record/start":      changes(api.RoleBuilder, "start a recording", simple(c.StartRecording), c.TouchRecordStart),
 		"record/stop":       changes(api.RoleBuilder, "stop a recording", simple(c.StopRecording), c.TouchRecord),
 		"record/rm":         changes(api.RoleBuilder, "remove a recording", simple(c.RemoveRecording), c.TouchRecord),
-		"attest/rebuilds":   upTo(listRequest, changes(api.RoleBuilder, "keep what rebuilders say about packages", simple(c.AddRebuilds), c.TouchRebuilds)),
-		"attest/add":        upTo(listRequest, changes(api.RoleBuilder, "keep what a builder says about an image", simple(c.AddAttestation), c.TouchAttest)),
-		"attest/comparison": upTo(listRequest, changes(api.RoleBuilder, "keep what differs in an image that was built again", simple(c.AddComparison), c.TouchComparison)),
-		"attest/rm":         changes(api.RoleReleaser, "remove what a builder or rebuilders added", simple(c.RemoveAttestation), c.TouchAttestRemove),
+		"attest/rebuilds":   upTo(listRequest, changes(api.RoleBuilder, "keep the results of rebuilders for packages", simple(c.AddRebuilds), c.TouchRebuilds)),
+		"attest/add":        upTo(listRequest, changes(api.RoleBuilder, "keep a builder's attestation of an image", simple(c.AddAttestation), c.TouchAttest)),
+		"attest/comparison": upTo(listRequest, changes(api.RoleBuilder, "keep the differences between an image and its rebuild", simple(c.AddComparison), c.TouchComparison)),
+		"attest/rm":         changes(api.RoleReleaser, "remove an attestation, a list of rebuilders' results or a comparison", simple(c.RemoveAttestation), c.TouchAttestRemove),
 		"freeze":            upTo(manifestRequest, changes(api.RoleReleaser, "make a freeze", counting(func(r *api.FreezeRequest) string { return r.Name }, c.Freeze), c.TouchFreeze)),
 		"label":             changes(api.RoleReleaser, "change the labels and the description of a freeze", simple(c.Label), c.TouchLabel),
 		"pin":               changes(api.RoleReleaser, "pin a snapshot", simple(c.Pin), c.TouchPin),
@@ -110,10 +111,10 @@ func routes(c *control.Control, jobs *control.Jobs) map[string]route {
 		"rm":                changes(api.RoleAdmin, "remove a snapshot or freeze", simple(c.Remove), c.TouchRef),
 		"channel/rm":        changes(api.RoleAdmin, "remove a channel", simple(c.RemoveChannel), c.TouchChannel),
 		"gc":                changes(api.RoleAdmin, "collect garbage", simple(c.GC), c.TouchGC),
-		"token/create":      withSecret(changes(api.RoleAdmin, "make a token", simple(c.CreateToken), c.TouchToken)),
-		"token/revoke":      changes(api.RoleAdmin, "end a token", simple(c.RevokeToken), c.TouchTokenRef),
+		"token/create":      withSecret(changes(api.RoleAdmin, "create a token", simple(c.CreateToken), c.TouchToken)),
+		"token/revoke":      changes(api.RoleAdmin, "revoke a token", simple(c.RevokeToken), c.TouchTokenRef),
 
-		// Events and who is told of them.
+		// Events and their receivers.
 		"webhook/list":      reads(api.RoleReader, "all webhooks", simple(c.Webhooks)),
 		"webhook/log":       reads(api.RoleReader, "deliveries to webhooks", simple(c.WebhookLog)),
 		"webhook/test":      changes(api.RoleAdmin, "send a test event to a webhook", simple(c.TestWebhook), c.TouchWebhook),
@@ -188,14 +189,14 @@ func sending[Req any](f func(context.Context, *Req, control.Bytes) error) op {
 	return op{req: reflect.TypeFor[Req](), decode: decoder[Req](), send: func(ctx context.Context, req any, to control.Bytes) error { return f(ctx, req.(*Req), to) }}
 }
 
-// answers says that the result has the form of Res.
+// answers describes the result of an op by the type Res.
 func answers[Res any](o op) op {
 	o.res = reflect.TypeFor[Res]()
 	return o
 }
 
-// lasting says that work goes on when all files have arrived: the function returns a
-// *control.Received.
+// lasting marks an op whose work continues after all files have arrived: its function
+// returns a *control.Received.
 func lasting(o op) op {
 	o.long = true
 	return o

@@ -31,15 +31,15 @@ type Config struct {
 	Freezer  *freezer.Freezer // signs documents of recordings
 	Signer   *sign.Signer
 	TLog     *sequencer.Log // nil: none is served
-	// LogKeySignature is the signature of the log's key by the signing key, where this
-	// node cannot sign; nil: it is made.
+	// LogKeySignature is the signature of the log's key by the signing key, for a node
+	// that cannot sign; nil: New signs the key.
 	LogKeySignature []byte
-	// Shared tells how this node stands with the database that nodes share; nil: the
-	// metadata is its own.
+	// Shared reports how this node sees the database that nodes share; nil: the metadata
+	// is not shared.
 	Shared  *follow.Store
 	Conf    *config.Config
 	Version string
-	// Latency counts what the stores do; nil: nothing.
+	// Latency has the response times of the stores; nil: they are not measured.
 	Latency *latency.Stores
 	// SocketGID is the group whose members may use the control socket; nil: none.
 	SocketGID *uint32
@@ -63,7 +63,7 @@ type Acquirer interface {
 	OnDemand() acquire.OnDemand
 }
 
-// Metadata is what a Server reads and notes, like meta.Store.
+// Metadata is the part of meta.Store that a Server uses.
 type Metadata interface {
 	meta.Catalog
 	Damage() error
@@ -138,8 +138,8 @@ func (s *Server) Close() {
 	s.running.Wait()
 }
 
-// background runs f until it returns or the server closes. It returns false if that has
-// begun: f does not run.
+// background runs f until it returns or the server closes. It returns false without
+// running f if the server is closed or closing.
 func (s *Server) background(f func(ctx context.Context)) bool {
 	return s.running.Go(func() { f(s.base) })
 }

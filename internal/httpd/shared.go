@@ -9,7 +9,8 @@ import (
 	copies "example.org/snapd/internal/cas/cache"
 )
 
-// collectShared reads how this node stands with what nodes share.
+// collectShared collects what this node knows about the shared database, store and
+// leases.
 func (c *stateCollector) collectShared(ch chan<- prometheus.Metric, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
 	counter := func(d *prometheus.Desc, v float64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
@@ -40,7 +41,7 @@ func (c *stateCollector) collectShared(ch chan<- prometheus.Metric, gauge func(d
 		counter(descCacheMiss, float64(st.Misses))
 	}
 	if _, _, alone := s.alone(); alone {
-		return // the rest has to be asked for
+		return // the rest would need the database
 	}
 	ctx, cancel := context.WithTimeout(s.base, pageTime)
 	defer cancel()

@@ -65,7 +65,7 @@ func TestShowPackage(t *testing.T) {
 	}
 
 	for name, c := range map[string]struct{ ref, pkg, code, reason, message string }{
-		"several versions":  {"whole", "hello", api.CodeAmbiguous, "versions", "package hello in whole: it has several versions: 1 (amd64, mirror debian), 2 (amd64, mirror debian)"},
+		"several versions":  {"whole", "hello", api.CodeAmbiguous, "versions", "package hello in whole: several versions: 1 (amd64, mirror debian), 2 (amd64, mirror debian)"},
 		"another version":   {"whole", "hello=3", api.CodeNotFound, "no_package", "package hello=3 in whole: no such package: it has 1 (amd64, mirror debian), 2 (amd64 source, mirror debian)"},
 		"no package":        {"exact", "other", api.CodeNotFound, "no_package", "package other in exact: no such package"},
 		"no such freeze":    {"none", "hello", api.CodeNotFound, "", "none"},

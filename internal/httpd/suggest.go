@@ -48,7 +48,8 @@ func (p *pages) openSearch(rw http.ResponseWriter, r *http.Request) {
 	p.s.serve(w, r, newBytes(append([]byte(xml.Header), append(text, '\n')...), openSearchType, time.Time{}), nil)
 }
 
-// suggest answers with the names that a text may stand for, as browsers ask for them.
+// suggest answers with the names that a text may mean, in the format that browsers
+// expect.
 func (p *pages) suggest(rw http.ResponseWriter, r *http.Request) {
 	w := rw.(*response)
 	ctx, cancel := context.WithTimeout(r.Context(), pageTime)
@@ -67,7 +68,7 @@ func (p *pages) suggest(rw http.ResponseWriter, r *http.Request) {
 	p.s.serve(w, r, newBytes(append(body, '\n'), suggestType, time.Time{}), nil)
 }
 
-// unknown is an error for a package that no mirror has, with names that may be meant.
+// unknown is the error for a package that no mirror has, with names that may be meant.
 type unknown struct {
 	error
 	names []string
@@ -75,7 +76,7 @@ type unknown struct {
 
 func (e *unknown) Unwrap() error { return e.error }
 
-// suggesting adds names that may be meant to an error of a package that is not found.
+// suggesting adds names that may be meant to the error for a package that was not found.
 func (p *pages) suggesting(ctx context.Context, name string, err error) error {
 	if !errors.Is(err, meta.ErrNotFound) {
 		return err

@@ -27,7 +27,7 @@ func (s *Server) Public() http.Handler {
 				if err, ok := p.(error); !ok || !errors.Is(err, http.ErrAbortHandler) {
 					s.log.Error("panic", "path", r.URL.Path, "err", p, "stack", string(debug.Stack()))
 				}
-				panic(http.ErrAbortHandler) // the connection is reset: nothing looks complete
+				panic(http.ErrAbortHandler) // reset the connection, so that the response cannot look complete
 			}
 		}()
 		s.public(w, r)
@@ -231,7 +231,7 @@ func (s *Server) frozen(ctx context.Context, p string) (answer, error) {
 		return answer{}, err
 	}
 	if rest == catalog.KeyName && s.cfg.Signer != nil && fr.Key == s.cfg.Signer.Fingerprint() {
-		// It may have been renewed since.
+		// The key may have been renewed since.
 		return answer{entity: newBytes([]byte(s.cfg.Signer.PublicKeyArmored()), keyType, s.cfg.Signer.CreatedAt()), volatile: true}, nil
 	}
 	if a, ok, err := s.frozenProof(ctx, fr, rest); ok {
@@ -255,7 +255,7 @@ func (s *Server) channel(ctx context.Context, p string) (answer, error) {
 		return answer{}, err
 	}
 	if rest == catalog.KeyName && s.cfg.Signer != nil && ref.Channel.Key == s.cfg.Signer.Fingerprint() {
-		// It may have been renewed since.
+		// The key may have been renewed since.
 		return answer{entity: newBytes([]byte(s.cfg.Signer.PublicKeyArmored()), keyType, s.cfg.Signer.CreatedAt()), volatile: true}, nil
 	}
 	if a, ok, err := s.clientConfig(ctx, ref.Frozen, rest, name); ok {

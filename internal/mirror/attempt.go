@@ -82,8 +82,8 @@ func (a *attempt) run(ctx context.Context) (*SyncResult, error) {
 	return a.result(snap), nil
 }
 
-// wouldBe is the result of a dry run for an upstream that changed: what can be refused
-// before an index is downloaded is refused.
+// wouldBe is the result of a dry run if upstream has changed. It makes all checks that
+// need no index.
 func (a *attempt) wouldBe() (*SyncResult, error) {
 	if err := a.planGroups(); err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (a *attempt) wouldBe() (*SyncResult, error) {
 	return a.result(a.head.Snapshot), nil
 }
 
-// history reports whether an older state is imported.
+// history reports whether the sync imports an older state.
 func (a *attempt) history() bool { return !a.o.FromURL.IsZero() }
 
 // begin loads the results of the last sync and the location of upstream.
@@ -168,8 +168,8 @@ func (a *attempt) stageSuites(ctx context.Context) error {
 	return a.e.acquirer.Flush(ctx, a.batch)
 }
 
-// planGroups selects what to download of each root. The total of the progress is that
-// of all suites before the first download.
+// planGroups selects which files of each root to download. The progress has the total of
+// all suites before the first download.
 func (a *attempt) planGroups() (err error) {
 	n := 0
 	for _, s := range a.suites {

@@ -11,15 +11,15 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// checks are judgements of the listed files that are not read into records, made
-// while those are.
+// checks judges the listed files that are not read into records, while the others are
+// read.
 type checks struct {
 	eg       *errgroup.Group
 	warnings [][]string // by group
 }
 
-// checkGroups begins to judge the listed files that are not package indices as the
-// format's client does.
+// checkGroups starts to judge the listed files that are not package indices, as the
+// format's client would.
 func (s *suiteSync) checkGroups(ctx context.Context) *checks {
 	eg, ctx := errgroup.WithContext(ctx)
 	c := &checks{eg: eg, warnings: make([][]string, len(s.groups))}
@@ -45,7 +45,7 @@ func (s *suiteSync) checkGroups(ctx context.Context) *checks {
 	return c
 }
 
-// checkGroup judges one.
+// checkGroup judges one group.
 func (s *suiteSync) checkGroup(ctx context.Context, g repo.Group, form repo.Listed, warnings *[]string) error {
 	found, err := s.f.CheckIndex(ctx, s.root, g, form, s.openStored)
 	if err != nil {
@@ -57,7 +57,7 @@ func (s *suiteSync) checkGroup(ctx context.Context, g repo.Group, form repo.List
 	return nil
 }
 
-// warningsOf are those of an earlier generation about one listed file.
+// warningsOf returns the warnings of an earlier generation about one listed file.
 func warningsOf(g *meta.Generation, index string) (out []string) {
 	for _, w := range g.Warnings {
 		if strings.HasPrefix(w, index+": ") {
@@ -67,7 +67,7 @@ func warningsOf(g *meta.Generation, index string) (out []string) {
 	return out
 }
 
-// wait returns the warnings in the order of the groups.
+// wait returns the warnings, in the order of the groups.
 func (c *checks) wait() (out []string, err error) {
 	if err := c.eg.Wait(); err != nil {
 		return nil, err

@@ -48,15 +48,14 @@ const (
 
 // clockError is an ErrClock.
 type clockError struct {
-	ahead bool // it seems to be ahead, so that things look older than they are
+	ahead bool // the clock seems to be ahead, so that everything looks older than it is
 	text  string
 }
 
 func (e *clockError) Error() string { return ErrClock.Error() + ": " + e.text }
 func (e *clockError) Unwrap() error { return ErrClock }
 
-// clock is what a sync knows about the time from other sources than the system
-// clock.
+// clock is what a sync knows about the time from sources other than the system clock.
 type clock struct {
 	newest *meta.Snapshot // of the mirror, or nil
 	last   meta.Check
@@ -138,7 +137,7 @@ func (c *clock) seen(now time.Time) (t time.Time, words string) {
 // vote is what several servers say about the system clock.
 type vote struct {
 	agree   bool
-	against *serverTime // the closest one that does not agree
+	against *serverTime // the closest server that does not agree
 }
 
 func (v vote) refusal(now time.Time, since string) error {
@@ -191,7 +190,7 @@ func (c *clock) set(now time.Time) error {
 	return nil
 }
 
-// accept turns a refusal into a warning if the user said that the clock is right.
+// accept turns a refusal into a warning if the user declared the clock to be right.
 func (a *attempt) accept(err error) error {
 	if err == nil || !a.o.AcceptClock {
 		return err
@@ -211,7 +210,7 @@ func judgedByTime(err error) bool {
 // security error.
 func (a *attempt) checkClock(rootErr error) error {
 	if rootErr != nil && !judgedByTime(rootErr) && !isSecurity(rootErr) || a.history() && a.head.Snapshot != nil && !a.o.As.After(a.head.Snapshot.Timestamp) {
-		return rootErr // an older state takes its timestamp from As
+		return rootErr // the timestamp of an older state is As, not the clock's
 	}
 	var newest time.Time
 	for _, s := range a.suites {
@@ -254,8 +253,8 @@ func (r *SyncResult) note(c *meta.Check, now time.Time, err error) {
 	}
 }
 
-// CheckYear returns an error that wraps ErrClock if the system clock was never set: this
-// program did not exist then.
+// CheckYear returns an error that wraps ErrClock if the system clock is at a year before
+// this program existed: the clock was never set.
 func CheckYear(now time.Time) error {
 	if now.Year() < firstYear {
 		return &clockError{text: fmt.Sprintf("it is at %s, expected %d or later", stamp(now), firstYear)}
@@ -263,9 +262,9 @@ func CheckYear(now time.Time) error {
 	return nil
 }
 
-// CheckClock returns an error that wraps ErrClock if a sync was refused because
-// the system clock seems to be ahead, and the clock has not been set back since.
-// Ages cannot be judged then.
+// CheckClock returns an error that wraps ErrClock if a sync was refused because the
+// system clock seems to be ahead, and the clock has not been set back since. Ages cannot
+// be judged with such a clock.
 func CheckClock(mirrors []meta.MirrorState, now time.Time) error {
 	for _, m := range mirrors {
 		if c := m.Check; !c.Doubt.IsZero() && c.Doubt.Sub(now) <= maxJump {

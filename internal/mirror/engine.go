@@ -22,7 +22,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Format is what a sync needs to know about a repository format.
+// Format is the part of a repository format that a sync needs.
 type Format interface {
 	repo.Upstream
 	repo.Roots
@@ -49,11 +49,11 @@ type Acquirer interface {
 	Session(mirror string, o acquire.SessionOptions) (*acquire.Session, error)
 	// Keyring returns the keys of the distribution.
 	Keyring(mirror string) (*sign.Keyring, error)
-	// FetchPackages downloads the files that each names and that are not stored.
+	// FetchPackages downloads the files that each names and that are not stored yet.
 	FetchPackages(ctx context.Context, o acquire.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
 	// Has returns the blobs that FetchPackages does not download, because they are stored.
 	Has(ctx context.Context, all []cas.Digest) (map[cas.Digest]bool, error)
-	// Flush makes the blobs of a batch durable, and Keep also notes their aliases.
+	// Flush makes the blobs of a batch durable. Keep also records their aliases.
 	Flush(ctx context.Context, batch cas.Batch) error
 	Keep(ctx context.Context, batch cas.Batch, acquired []acquire.Acquired) error
 	// Hold makes a batch hold a stored blob.
@@ -68,7 +68,7 @@ type Acquirer interface {
 	Pauses() int64
 }
 
-// Metadata is where snapshots are staged and sealed, like meta.Store.
+// Metadata is the part of meta.Store in which snapshots are staged and sealed.
 type Metadata interface {
 	meta.Writer
 	meta.Leases
@@ -86,7 +86,7 @@ type Config struct {
 	Meta     Metadata
 	Blobs    cas.Store
 	Signer   *sign.Signer // signs local mirrors; nil: there are none
-	// Node is what this process calls itself in leases.
+	// Node identifies this process in leases.
 	Node string
 	Log  *slog.Logger     // nil: none
 	Now  func() time.Time // nil: time.Now

@@ -22,7 +22,7 @@ import (
 // parallelGroups is how many listed files are downloaded at a time.
 const parallelGroups = 4
 
-// fetchGroups makes sure that one variant of each group is durably stored.
+// fetchGroups makes sure that one compression variant of each group is durably stored.
 func (s *suiteSync) fetchGroups(ctx context.Context) error {
 	s.p.SetPhase("fetching indices of " + string(s.suite))
 	known, err := s.knownBySHA512(ctx)
@@ -48,8 +48,8 @@ func (s *suiteSync) fetchGroups(ctx context.Context) error {
 	return s.e.acquirer.Flush(ctx, s.batch)
 }
 
-// absentWarnings returns a warning for each kind of optional group that upstream
-// does not have: how many, and the first one.
+// absentWarnings returns a warning for each kind of optional group that upstream lacks,
+// with their number and the first one.
 func (s *suiteSync) absentWarnings() (out []string) {
 	absent := map[string][]string{}
 	for i, g := range s.groups {
@@ -91,7 +91,8 @@ func (s *suiteSync) knownBySHA512(ctx context.Context) (map[string]cas.Digest, e
 	return known, nil
 }
 
-// holdVariant returns the first stored variant of a group, or nil.
+// holdVariant makes the batch hold the first stored variant of a group. It returns nil if
+// none is stored.
 func (s *suiteSync) holdVariant(ctx context.Context, g repo.Group, known map[string]cas.Digest) *repo.Listed {
 	for _, v := range g.Forms {
 		if v.SHA256.IsZero() {
@@ -115,7 +116,7 @@ func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Liste
 	gone := true // all variants are missing
 	for _, v := range g.Forms {
 		if v.Size == 0 && v.Path == g.Index && len(g.Forms) > 1 {
-			continue // upstreams rarely have the empty plain variant beside compressed ones
+			continue // upstreams rarely have an empty uncompressed variant beside compressed ones
 		}
 		info, err := s.fetchListed(ctx, v)
 		if err == nil {
@@ -130,7 +131,7 @@ func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Liste
 		}
 		err = fmt.Errorf("%s%s: %w", s.dir, v.Path, err)
 		if errors.Is(err, fetch.ErrMismatch) {
-			return nil, s.tornOr(ctx, err) // apt does not look further either
+			return nil, s.tornOr(ctx, err) // apt tries no other variant either
 		}
 		gone = gone && errors.Is(err, fetch.ErrNotFound)
 		failed = append(failed, err)
@@ -199,15 +200,14 @@ func (s *suiteSync) expandedFile(ctx context.Context, l repo.Listed, torn *bool)
 	if !*torn && (errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch)) {
 		*torn = true
 		if terr := s.tornOr(ctx, err); errors.Is(terr, repo.ErrTorn) {
-			// The earlier answer that upstream does not have it no longer counts.
+			// Upstream has changed: its "not found" must not be wrapped any more.
 			return info, fmt.Errorf("%w: %v", repo.ErrTorn, err)
 		}
 	}
 	return info, err
 }
 
-// fetchListed downloads a listed file into the batch, from the place of the root
-// first.
+// fetchListed downloads a listed file into the batch, first from the URL of the root.
 func (s *suiteSync) fetchListed(ctx context.Context, l repo.Listed) (cas.Info, error) {
 	bases := []remote.URL{s.url}
 	for _, u := range s.urls {
@@ -219,8 +219,8 @@ func (s *suiteSync) fetchListed(ctx context.Context, l repo.Listed) (cas.Info, e
 	return got.Info, err
 }
 
-// tornOr distinguishes a change of upstream during the sync from a fault: if the
-// root has changed, the sync starts again.
+// tornOr distinguishes a change of upstream during the sync from a fault. If the root has
+// changed, the error says so and the sync starts again.
 func (s *suiteSync) tornOr(ctx context.Context, cause error) error {
 	g := s.upstream.Documents(s.url)
 	for _, d := range s.root.Docs {

@@ -23,13 +23,13 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// A local mirror has no upstream. Adding and removing packages makes the files that
-// an upstream would serve, signed by this server, and seals them as a sync does.
+// A local mirror has no upstream. Adding and removing packages writes the files that an
+// upstream would serve, signed by this server, and seals them as a sync does.
 
 var (
 	// ErrLocal means that a mirror has no upstream to sync with.
 	ErrLocal = errclass.New(errclass.Usage, "the mirror is local and has no upstream")
-	// ErrNotLocal means that packages cannot be added to a mirror of an upstream.
+	// ErrNotLocal means that packages cannot be added to a mirror with an upstream.
 	ErrNotLocal = errclass.New(errclass.Usage, "the mirror is not local")
 	// ErrNoPackage means that a local mirror does not have a package.
 	ErrNoPackage = errclass.New(errclass.NotFound, "no such package in the mirror")
@@ -40,18 +40,18 @@ const maxOwnFiles = 100_000
 
 // OwnChange is what a call changed in a local mirror.
 type OwnChange struct {
-	Snapshot *meta.Snapshot // the newest, new or not
+	Snapshot *meta.Snapshot // the newest snapshot, new or not
 	New      bool
-	Packages []repo.OwnPackage // that were added or removed; without bytes
+	Packages []repo.OwnPackage // added or removed packages, without bytes
 	Files    int64             // received
 	Bytes    int64
 }
 
-// AddOptions say where packages are added.
+// AddOptions says which packages are added, and where.
 type AddOptions struct {
-	Suite, Component string // empty: as the files say
+	Suite, Component string // empty: as given in the files
 	Names            []string
-	// Next returns the next of the files with these names, until the next call.
+	// Next returns the next of the named files, in order. It is valid until the next call.
 	Next     func() (io.Reader, error)
 	Progress *acquire.Progress
 }
@@ -103,8 +103,8 @@ func (e *Engine) Add(ctx context.Context, name string, o AddOptions) (*OwnChange
 	return out, nil
 }
 
-// Remove removes packages from a local mirror, in one snapshot: NAME[:ARCH][=VERSION]
-// each, source packages with the architecture of sources.
+// Remove removes packages from a local mirror, in one snapshot. Each is
+// NAME[:ARCH][=VERSION]; source packages have the architecture of sources.
 func (e *Engine) Remove(ctx context.Context, name string, packages []string) (*OwnChange, error) {
 	m, _, err := e.localMirror(name)
 	if err != nil {
@@ -149,7 +149,7 @@ func (e *Engine) ensureLocal(ctx context.Context, m config.Mirror) error {
 	return e.changeLocal(ctx, m, batch, &acquire.Progress{}, func(context.Context, *localChange) error { return nil }, out)
 }
 
-// receive stores the files of a call in a batch and checks each by itself.
+// receive stores the files of a call in a batch and checks each file.
 func (e *Engine) receive(ctx context.Context, m config.Mirror, f repo.Own, batch cas.Batch, o AddOptions) (out []repo.OwnFile, acquired []acquire.Acquired, err error) {
 	if len(o.Names) == 0 || len(o.Names) > maxOwnFiles {
 		return nil, nil, fmt.Errorf("%w: %d files, expected 1 to %d", errclass.Usage, len(o.Names), maxOwnFiles)
@@ -178,7 +178,7 @@ func (e *Engine) receive(ctx context.Context, m config.Mirror, f repo.Own, batch
 	return out, acquired, nil
 }
 
-// validFileName reports whether a client may call a file so.
+// validFileName reports whether a client may give a file this name.
 func validFileName(name string) bool {
 	return name != "" && len(name) <= 255 && name[0] != '.' && !strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) })
 }
@@ -192,7 +192,7 @@ func receiveFile(ctx context.Context, m config.Mirror, f repo.Own, kr *sign.Keyr
 	in := &arriving{ctx: ctx, r: r}
 	read, err := f.ReadOwn(m, kr, name, io.TeeReader(in, w))
 	if in.err != nil {
-		return file, got, in.err // whatever the format says of what arrived
+		return file, got, in.err // more important than the format's error about the incomplete file
 	}
 	if err != nil {
 		return file, got, err
@@ -204,8 +204,8 @@ func receiveFile(ctx context.Context, m config.Mirror, f repo.Own, kr *sign.Keyr
 	return repo.OwnFile{File: repo.File{Path: name, Size: got.Size, SHA256: got.Digest}, Read: read}, got, nil
 }
 
-// arriving reads a file until a context ends, and remembers why less of it arrived than
-// was sent.
+// arriving reads a file until a context ends, and remembers the error if the file arrived
+// incompletely.
 type arriving struct {
 	ctx context.Context
 	r   io.Reader
@@ -217,7 +217,7 @@ func (a *arriving) Read(p []byte) (n int, err error) {
 		n, err = a.r.Read(p)
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("%w: it did not arrive whole: %w", errclass.Usage, err)
+		err = fmt.Errorf("%w: the file arrived incompletely: %w", errclass.Usage, err)
 	}
 	if err != nil && err != io.EOF {
 		a.err = err
@@ -237,8 +237,8 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// changeLocal applies a change to the newest state of a local mirror under its lease,
-// and seals the result if it differs. out gets the snapshot.
+// changeLocal applies a change to the newest state of a local mirror under its lease. If
+// the result differs, it seals it and sets out to the snapshot.
 func (e *Engine) changeLocal(ctx context.Context, m config.Mirror, batch cas.Batch, p *acquire.Progress, change func(context.Context, *localChange) error, out *OwnChange) error {
 	unlock, err := e.lock(ctx, m.Name)
 	if err != nil {
@@ -263,7 +263,7 @@ func (e *Engine) changeLocal(ctx context.Context, m config.Mirror, batch cas.Bat
 	return err
 }
 
-// commit derives the suites that changed, and seals a snapshot of them.
+// commit derives the changed suites, and seals a snapshot of them.
 func (c *localChange) commit(ctx context.Context) (*meta.Snapshot, bool, error) {
 	suites, err := c.f.Suites(c.m)
 	if err != nil {
@@ -310,13 +310,13 @@ func (c *localChange) commit(ctx context.Context) (*meta.Snapshot, bool, error) 
 	return snap, true, c.e.cfg.Meta.SetCheck(ctx, c.m.Name, check)
 }
 
-// signed reports whether the present key signed a generation.
+// signed reports whether the current key signed a generation.
 func (c *localChange) signed(g *meta.Generation) bool {
 	return slices.ContainsFunc(g.Signers, func(k repo.Signer) bool { return k.Fingerprint == c.e.cfg.Signer.Fingerprint() })
 }
 
-// derive writes the indices and documents of a suite, and verifies them as those of
-// an upstream.
+// derive writes the indices and documents of a suite, and verifies them like those of an
+// upstream.
 func (c *localChange) derive(ctx context.Context, s *suiteSync, last *meta.Generation) error {
 	c.p.SetPhase("writing indices of " + string(s.suite))
 	date := c.now
@@ -383,7 +383,7 @@ func (c *localChange) stageLocal(ctx context.Context, s *suiteSync) (err error) 
 	s.stored = make([]*repo.Listed, len(s.groups))
 	for i, g := range s.groups {
 		if s.stored[i] = s.holdVariant(ctx, g, nil); s.stored[i] == nil {
-			return fmt.Errorf("%s was written and is not stored: %w", g.Index, repo.ErrMissing)
+			return fmt.Errorf("%s was written but is not stored: %w", g.Index, repo.ErrMissing)
 		}
 	}
 	if err := s.readGroups(ctx); err != nil {
@@ -397,8 +397,8 @@ func (c *localChange) stageLocal(ctx context.Context, s *suiteSync) (err error) 
 	return nil
 }
 
-// localSink takes the files of one suite: documents are kept in memory, indices go
-// into a batch, and plain variants of indices are only hashed.
+// localSink receives the files of one suite. It keeps documents in memory, puts indices
+// into a batch, and only hashes uncompressed variants of indices.
 type localSink struct {
 	batch cas.Batch
 	date  time.Time
@@ -419,7 +419,7 @@ func (s *localSink) documents(paths []string) (out []repo.Doc, err error) {
 	for _, p := range paths {
 		data, ok := s.docs[p]
 		if !ok {
-			return nil, fmt.Errorf("%s was not written (there are %v): %w", p, slices.Sorted(maps.Keys(s.docs)), repo.ErrMissing)
+			return nil, fmt.Errorf("%s was not written, only %v: %w", p, slices.Sorted(maps.Keys(s.docs)), repo.ErrMissing)
 		}
 		out = append(out, repo.Doc{Path: p, Data: data, LastModified: s.date})
 	}
@@ -438,7 +438,7 @@ func (s *localSink) Create(ctx context.Context, name string) (repo.SinkWriter, e
 	return &localWriter{w, name, s.date}, nil
 }
 
-// Link implements repo.Sink: names by hash are served by digest.
+// Link implements repo.Sink. It does nothing, because files are served by digest.
 func (s *localSink) Link(context.Context, string, repo.File) error { return nil }
 
 type localWriter struct {
@@ -453,8 +453,8 @@ func (w *localWriter) Commit() (repo.File, error) {
 	return repo.File{Path: w.path, Size: info.Size, SHA256: info.Digest}, err
 }
 
-// hashWriter is a plain variant, which is listed and made again from the compressed
-// one when somebody requests it.
+// hashWriter hashes an uncompressed variant of an index. It is listed, and regenerated
+// from the compressed variant when a client requests it.
 type hashWriter struct {
 	hash.Hash
 	path string

@@ -17,26 +17,26 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// localChange is a change of a local mirror: its packages as they will be.
+// localChange is a change of a local mirror. It has the packages after the change.
 type localChange struct {
 	*attempt
 	own        repo.Own
 	entries    []*ownEntry
 	dirty      map[repo.SuiteName]bool
 	companions map[repo.SuiteName][]repo.Doc
-	acquired   []acquire.Acquired               // the files that were received
+	acquired   []acquire.Acquired               // the received files
 	besides    map[cas.Digest]map[string][]byte // stanzas of new packages in other indices, by the file's digest
 }
 
-// ownEntry is a stanza and where it is.
+// ownEntry is a stanza with its places.
 type ownEntry struct {
-	pid    meta.PID // 0: new, and the record has its bytes
+	pid    meta.PID // 0: new; the record then has the stanza's bytes
 	rec    repo.Record
 	digest [16]byte // of the stanza
 	homes  []home
 }
 
-// home is a part of a local mirror in which a package is.
+// home is a part of a local mirror that contains a package.
 type home struct {
 	suite     repo.SuiteName
 	component string
@@ -86,7 +86,7 @@ func (c *localChange) load(ctx context.Context) (err error) {
 	})
 }
 
-// addHome reports whether the home is new.
+// addHome adds a home, and reports whether it is new.
 func (e *ownEntry) addHome(h home) bool {
 	if slices.Contains(e.homes, h) {
 		return false
@@ -101,7 +101,7 @@ func digestOf(stanza []byte) (d [16]byte) {
 	return d
 }
 
-// add adds the packages in files. It returns those that were not there.
+// add adds the packages in files. It returns those that the mirror did not have.
 func (c *localChange) add(ctx context.Context, files []repo.OwnFile, o AddOptions) ([]repo.OwnPackage, error) {
 	byPath := map[string]*ownEntry{}
 	byStanza := map[[16]byte]*ownEntry{}
@@ -159,8 +159,8 @@ func (c *localChange) add(ctx context.Context, files []repo.OwnFile, o AddOption
 
 func ownName(r *repo.Record) string { return r.Name + " " + r.Version + " " + r.Arch }
 
-// checkSame refuses a package that the mirror has, or had, under the same name,
-// version and architecture with other bytes: clients tell packages apart by these.
+// checkSame refuses a package if the mirror has, or had, other bytes under the same name,
+// version and architecture: clients distinguish packages by these.
 func (c *localChange) checkSame(ctx context.Context, pkgs []repo.OwnPackage) error {
 	var names []string
 	for _, p := range pkgs {
@@ -190,8 +190,8 @@ func (c *localChange) checkSame(ctx context.Context, pkgs []repo.OwnPackage) err
 	return nil
 }
 
-// otherBytes returns an error if two records have one name, version and architecture,
-// and different files.
+// otherBytes returns an error if two records have the same name, version and architecture
+// but different files.
 func otherBytes(r, have *repo.Record) error {
 	if r.Kind != have.Kind || r.Version != have.Version || r.Arch != have.Arch {
 		return nil

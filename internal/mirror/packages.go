@@ -19,8 +19,7 @@ import (
 // pageSize is how many stanzas are read at a time.
 const pageSize = 1000
 
-// fetchPackages downloads every package of the new generations that is not
-// stored.
+// fetchPackages downloads every package of the new generations that is not stored.
 func (a *attempt) fetchPackages(ctx context.Context) error {
 	staged := a.staged()
 	wanted, err := a.lookUp(ctx, staged)
@@ -45,8 +44,8 @@ func (a *attempt) fetchPackages(ctx context.Context) error {
 	return nil
 }
 
-// lookUp finds the packages of all suites that are not stored, and makes them the totals
-// of the progress before the first is downloaded.
+// lookUp finds the packages of all suites that are not stored. They become the totals of
+// the progress before the first download.
 func (a *attempt) lookUp(ctx context.Context, staged *meta.Snapshot) (wanted map[cas.Digest]bool, err error) {
 	a.p.SetPhase("counting packages")
 	var bytes int64
@@ -117,10 +116,10 @@ func (m *missingFiles) warning() string {
 	return fmt.Sprintf("%d files that upstream lists are missing (the first: %s)", m.n, m.first)
 }
 
-// fetchPackages downloads the wanted packages of a suite that match the configured
-// globs, each with its source package, whatever the name of that is, and removes them
-// from wanted. If the configuration allows it, packages that upstream does not have are
-// only counted, and stay wanted.
+// fetchPackages downloads the wanted packages of a suite that match the configured globs,
+// each with its source package (whatever its name), and removes them from wanted. If the
+// configuration allows it, packages that upstream does not have are only counted, and
+// stay in wanted.
 func (s *suiteSync) fetchPackages(ctx context.Context, staged *meta.Snapshot, wanted map[cas.Digest]bool, gone *missingFiles) error {
 	files, bytes, err := s.e.acquirer.FetchPackages(ctx, acquire.FetchOptions{
 		Mirror: s.m, URLs: append(slices.Clone(s.urls), acquire.Foreign(s.gen.AlternateBases)...), Progress: s.p, IgnorePauses: s.ignorePauses,
@@ -191,8 +190,8 @@ func (s *suiteSync) selected(ctx context.Context, staged *meta.Snapshot, page []
 	return append(out, sources...), err
 }
 
-// eachToFetch calls f for the stanzas of the staged generation, in pages. If all
-// files of the generation before are stored, it only does so for new stanzas.
+// eachToFetch calls f for the stanzas of the staged generation, in pages. If all files of
+// the previous generation are stored, it calls f only for new stanzas.
 func (s *suiteSync) eachToFetch(ctx context.Context, f func([]*meta.Fact) error) error {
 	base, begun, err := s.e.cfg.Meta.Begun(ctx, &s.gen)
 	if err != nil {

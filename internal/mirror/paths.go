@@ -26,7 +26,7 @@ type ownFile struct {
 	fresh  bool       // its suite is part of this sync
 }
 
-// ownPaths are the paths of a snapshot that packages may not have.
+// ownPaths are the paths of a snapshot that packages must not have.
 type ownPaths struct {
 	f      repo.Paths
 	suites []repo.SuiteName
@@ -137,8 +137,8 @@ func (a *attempt) ownPathsOf(ctx context.Context) (*ownPaths, error) {
 	return o, nil
 }
 
-// checkPaths refuses packages at the path of another file, and other files at the
-// path of a package. It does not check pairs of an earlier snapshot again.
+// checkPaths refuses packages at the path of another file, and other files at the path of
+// a package. It does not check pairs again that an earlier snapshot contains.
 func (a *attempt) checkPaths(ctx context.Context) error {
 	own, err := a.ownPathsOf(ctx)
 	if err != nil {

@@ -47,13 +47,13 @@ func (a *attempt) fetchRoots(ctx context.Context) error {
 // rootFetch looks for the root of a suite.
 type rootFetch struct {
 	*suiteSync
-	head *meta.Generation // that of the newest snapshot; nil: none
+	head *meta.Generation // of the newest snapshot; nil: none
 	errs []error          // why URLs were skipped
 }
 
-// run uses the first URL whose root is at least as new as ours. Mirrors lag
-// behind, so it is a rollback only if all of them do. It sets root and url, or
-// gen if nothing changed.
+// run uses the first URL whose root is at least as new as the stored one. Mirrors lag
+// behind, so it is a rollback only if all URLs have an older root. run sets root and url,
+// or gen if nothing changed.
 func (r *rootFetch) run(ctx context.Context) error {
 	// A different selection of the same root is downloaded again.
 	reselect := r.head != nil && r.head.Selection != "" && r.head.Selection != selection(r.m)
@@ -91,14 +91,15 @@ func (r *rootFetch) run(ctx context.Context) error {
 	return joined(r.errs)
 }
 
-// candidates returns the URLs that were not found incomplete.
+// candidates returns the URLs that were not found to be incomplete.
 func (r *rootFetch) candidates() []remote.URL {
 	return slices.DeleteFunc(slices.Clone(r.urls), func(u remote.URL) bool { return slices.Contains(r.passed, place{r.suite, u}) })
 }
 
-// documents returns the stored documents, which make the request conditional. A copy on
-// this node is as good as the blob. If the store has lost that, an unconditional request
-// would not help: a sync stores no documents again that are the same; fsck --repair does.
+// documents returns the stored documents, which make the request conditional. A local
+// copy is as good as the blob. If the store has lost the blob, an unconditional request
+// would not help: a sync does not store unchanged documents again, but fsck --repair
+// does.
 func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
 	docs, err := r.e.catalog.Documents(cas.WithCopies(ctx), r.head)
 	if err != nil {
@@ -106,9 +107,8 @@ func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
 		return nil
 	}
 	if r.attempt.head.Check.Error != "" {
-		// Upstream may have served a file that was refused. The repaired one may
-		// be older than the stored one, and some servers would then answer that
-		// nothing changed.
+		// A file that upstream served may have been refused. The repaired file may be older
+		// than the stored one, and some servers would then answer that nothing changed.
 		for i := range docs {
 			docs[i].ETag, docs[i].LastModified = "", time.Time{}
 		}
@@ -116,7 +116,7 @@ func (r *rootFetch) documents(ctx context.Context) []repo.Doc {
 	return docs
 }
 
-// use sets the root, unless it is the stored one.
+// use sets the root, unless it equals the stored one.
 func (r *rootFetch) use(ctx context.Context, root *repo.Root, u remote.URL, reselect bool) {
 	same := r.head != nil && sameDocs(r.head, root.Docs)
 	if same && !reselect {
@@ -138,7 +138,7 @@ func (r *rootFetch) useOlder(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return err
 			}
-			continue // errs has it
+			continue // the error is in errs
 		}
 		if r.root == nil || root.Date.After(r.root.Date) {
 			r.root, r.url = root, u
@@ -161,8 +161,8 @@ func (r *rootFetch) warnOfPassed() {
 	}
 }
 
-// listsAs reports whether a root lists the same files as a stored generation:
-// InRelease instead of Release and Release.gpg, or a new signature.
+// listsAs reports whether a root lists the same files as a stored generation, so that
+// only the signature or its form (InRelease, or Release and Release.gpg) differs.
 func (r *rootFetch) listsAs(ctx context.Context, g *meta.Generation, root *repo.Root) bool {
 	old, _, _, err := r.e.catalog.Root(ctx, g.Mirror, r.m.Type, g.Suite, g.Gen)
 	return err == nil && old.ValidUntil.Equal(root.ValidUntil) && slices.EqualFunc(old.Files, root.Files, func(a, b repo.Listed) bool {
@@ -170,7 +170,7 @@ func (r *rootFetch) listsAs(ctx context.Context, g *meta.Generation, root *repo.
 	})
 }
 
-// selection identifies what the configuration of a mirror selects.
+// selection identifies what a mirror's configuration selects.
 func selection(m config.Mirror) string {
 	text := fmt.Sprintf("%q %q %t %q %t %t %t %q %q %t", m.Components, m.Architectures, m.Sources, m.Languages,
 		m.Contents, m.Udebs, m.Installer, m.Indices, m.Packages, m.Download == config.All)

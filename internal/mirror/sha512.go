@@ -99,8 +99,9 @@ func (k *sha512Files) unknown() (files []*sha512File) {
 	return files
 }
 
-// fetch downloads the unknown files, durably. A record with a file that upstream
-// does not have is unusable, unless all packages are wanted.
+// fetch downloads the unknown files and makes them durable. If upstream lacks a file, its
+// record is unusable; this is an error only if all packages are downloaded and missing
+// ones are not allowed.
 func (k *sha512Files) fetch(ctx context.Context) error {
 	s := k.s
 	files := k.unknown()

@@ -10,18 +10,17 @@ import (
 	"example.org/snapd/internal/repo"
 )
 
-// Limits of the records that wait between the reader of an index and its stage. Together
-// they are about as many as a stage writes in one transaction, so that the reader
-// works during the transaction.
+// Limits of the records that wait between the reader of an index and the stage. Together
+// they are about as many as a stage writes in one transaction, so that the reader can
+// work during the transaction.
 const (
 	stagingBatches = 8
 	stagingRecords = 512
 	stagingBytes   = 1 << 20
 )
 
-// stageRecords stages the records that read passes to put, which copies them. They are
-// staged in another goroutine, so that an index is read while the stage writes what was
-// read before.
+// stageRecords stages the records that read passes to put. put copies them, and another
+// goroutine stages them, so that reading and staging overlap.
 func stageRecords(ctx context.Context, stage meta.Stage, read func(ctx context.Context, put func(context.Context, *repo.Record) error) error) error {
 	s := &staging{
 		stage: stage, batch: &recordBatch{},
@@ -43,8 +42,8 @@ func stageRecords(ctx context.Context, stage meta.Stage, read func(ctx context.C
 	return eg.Wait()
 }
 
-// staging is the way of records from the goroutine that reads an index to the one that
-// stages them.
+// staging passes records from the goroutine that reads an index to the one that stages
+// them.
 type staging struct {
 	stage meta.Stage
 	batch *recordBatch // of the reader

@@ -34,7 +34,7 @@ type suiteSync struct {
 	changed int              // number of stanzas that changed
 }
 
-// run downloads and stages what the configuration selects of the root.
+// run downloads and stages the files that the configuration selects from the root.
 func (s *suiteSync) run(ctx context.Context) error {
 	if err := s.plan(ctx); err != nil {
 		return err
@@ -88,7 +88,7 @@ func (s *suiteSync) plan(ctx context.Context) (err error) {
 	return nil
 }
 
-// keepDocuments stores the signed documents of the root, and those that are
+// keepDocuments stores the signed documents of the root, and the documents that are
 // served beside them.
 func (s *suiteSync) keepDocuments(ctx context.Context) (err error) {
 	if s.gen.Docs, err = s.putDocuments(ctx, s.root.Docs); err != nil {
@@ -115,8 +115,8 @@ func (s *suiteSync) putDocuments(ctx context.Context, docs []repo.Doc) (out []me
 	return out, ctx.Err()
 }
 
-// keepProof stores the certificates that verified the root, or those of the whole
-// keyring if it also verifies packages, and the metalink that named the root.
+// keepProof stores the certificates that verified the root (the whole keyring if it also
+// verifies packages), and the metalink that named the root.
 func (s *suiteSync) keepProof(ctx context.Context) (err error) {
 	kr := s.kr
 	if f, ok := s.f.(repo.PackageSigner); kr != nil && !(ok && f.SignsPackages() && s.m.CheckPackages()) {
@@ -341,8 +341,8 @@ func plainOf(g repo.Group) repo.Listed {
 	return repo.Listed{}
 }
 
-// sameContent compares two generations of an index, by the plain digest if both
-// list it, since compression may differ.
+// sameContent compares two generations of an index. If both list the digest of the
+// uncompressed variant, it compares these, because the compression may differ.
 func sameContent(a, b *meta.Group) bool {
 	if !a.Plain.SHA256.IsZero() && !b.Plain.SHA256.IsZero() {
 		return a.Plain.SHA256 == b.Plain.SHA256

@@ -22,23 +22,23 @@ type SyncOptions struct {
 	// tree) into history, as the state at As. Expiry is judged at that time.
 	FromURL remote.URL
 	As      time.Time
-	// ByHand means that a person asked for the sync now: pauses that hosts asked
-	// for earlier do not count.
+	// ByHand means that a user requested the sync now: pauses that hosts asked for earlier
+	// are ignored.
 	ByHand bool
-	// AcceptClock means that the system clock is right, even if it seems wrong.
+	// AcceptClock declares that the system clock is right, even if it seems wrong.
 	AcceptClock bool
-	// AcceptRollback means that upstream may have gone back: if every URL offers
-	// an older state, the newest of these is used.
+	// AcceptRollback allows upstream to go back: if every URL offers an older state, the
+	// newest of these is used.
 	AcceptRollback bool
-	// DryRun ends the sync when the signed documents of upstream were checked: nothing is
-	// stored or recorded.
+	// DryRun ends the sync after the signed documents of upstream have been checked.
+	// Nothing is stored or recorded.
 	DryRun bool
 }
 
 // SyncResult is the outcome of a sync.
 type SyncResult struct {
 	Mirror   string
-	Snapshot *meta.Snapshot // the newest, new or not; the imported one with FromURL; nil in a dry run before the first
+	Snapshot *meta.Snapshot // the newest, new or not; with FromURL the imported one; nil in a dry run if the mirror has none
 	New      bool
 	Files    int64 // downloaded
 	Bytes    int64 // downloaded
@@ -55,9 +55,9 @@ const (
 	maxPassed = 3
 )
 
-// Sync makes a snapshot of the state of upstream, if that differs from the newest
-// snapshot. One sync of a mirror runs at a time, under a lease. meta.ErrLeased where
-// another node syncs it.
+// Sync makes a snapshot of the state of upstream, if it differs from the newest snapshot.
+// One sync of a mirror runs at a time, under a lease. If another node syncs the mirror,
+// Sync returns meta.ErrLeased.
 func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncResult, error) {
 	m, err := e.catalog.Mirror(name)
 	if err != nil {
@@ -103,8 +103,8 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	return res, nil
 }
 
-// attempts tries until one consistent state of upstream was read completely. The first
-// compares it with head.
+// attempts syncs until one consistent state of upstream has been read completely. The
+// first attempt compares it with head.
 func (e *Engine) attempts(ctx context.Context, m config.Mirror, o SyncOptions, head *meta.Head) (*SyncResult, error) {
 	a := attempt{e: e, m: m, f: e.cfg.Formats[m.Type], o: o, p: o.Progress}
 	if o.ByHand {
@@ -145,8 +145,8 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// lead is the lease of a sync, which is taken together with the question for the mirror's
-// newest state, and released together with the record of the outcome.
+// lead is the lease of a sync. It is acquired in the transaction that reads the mirror's
+// newest state, and released in the one that records the outcome.
 type lead struct {
 	meta.Leases
 	meta   meta.Writer
@@ -154,7 +154,7 @@ type lead struct {
 	lease  meta.Lease
 	head   *meta.Head
 	ending atomic.Bool // the outcome is being recorded
-	ended  bool        // it was
+	ended  bool        // the outcome was recorded
 }
 
 // endTime limits how long the record of the outcome waits for other writers.
@@ -166,8 +166,8 @@ func (l *lead) AcquireLease(ctx context.Context, _, who string, ttl time.Duratio
 	return l.lease, err
 }
 
-// RenewLease implements meta.Leases. While the outcome is recorded, the lease is renewed,
-// but only the record says whether it was lost or released.
+// RenewLease implements meta.Leases. While the outcome is being recorded, the lease is still
+// renewed, but only the record decides whether it was lost or released.
 func (l *lead) RenewLease(ctx context.Context, lease meta.Lease, ttl time.Duration) error {
 	err := l.Leases.RenewLease(ctx, lease, ttl)
 	if l.ending.Load() {
@@ -202,8 +202,8 @@ type place struct {
 	url   remote.URL
 }
 
-// incompleteError means that a place has a valid root but not all the files that
-// it lists: the mirror is being updated, ahead of the others.
+// incompleteError means that a place has a valid root but not all files that it lists:
+// the server is being updated, ahead of the others.
 type incompleteError struct {
 	place
 	err error
@@ -212,8 +212,7 @@ type incompleteError struct {
 func (i *incompleteError) Error() string { return i.err.Error() }
 func (i *incompleteError) Unwrap() error { return i.err }
 
-// incompleteOr marks errors which mean that upstream lacks files that its root
-// lists.
+// incompleteOr marks errors that mean that upstream lacks files listed by its root.
 func (s *suiteSync) incompleteOr(err error) error {
 	if errors.Is(err, repo.ErrMissing) || errors.Is(err, fetch.ErrNotFound) || errors.Is(err, fetch.ErrMismatch) {
 		return &incompleteError{place{s.suite, s.url}, err}

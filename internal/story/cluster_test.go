@@ -192,7 +192,7 @@ func (c *cluster) alone(s *server, served, other string) {
 		t.Fatal(err)
 	}
 	expect("/by-hash/SHA256/"+other, http.StatusServiceUnavailable)
-	says("/readyz", "ok\n", "the object store does not answer since")
+	says("/readyz", "ok\n", "the object store has not answered since")
 	says("/metrics", "snapd_blob_store_up 0")
 	c.srv.Decide(nil)
 	eventually(t, "the object store answers", func() bool {
@@ -208,7 +208,7 @@ func (c *cluster) alone(s *server, served, other string) {
 	expect("/record/build/debian/dists/stable/InRelease", http.StatusServiceUnavailable)
 	eventually(t, "the node notices", func() bool {
 		_, body := get(t, at+"/readyz")
-		return strings.Contains(body, "the database does not answer since")
+		return strings.Contains(body, "the database has not answered since")
 	})
 	says("/metrics", "snapd_database_up 0")
 	// apt can install what it installed before.

@@ -193,7 +193,7 @@ func TestTransparencyLog(t *testing.T) {
 	// A copy of the server without 4.2, like an old backup.
 	old.again(with)
 	before, _ := os.ReadFile(filepath.Join(old.Dir, "data", "log-key"))
-	old.Refuse(4, args("freeze 4.2 --package b"), "is not the one that witnesses have seen", "restore the newest backup, or begin a new log")
+	old.Refuse(4, args("freeze 4.2 --package b"), "differs from the one that witnesses have seen", "restore the newest backup, or begin a new log")
 	if out := old.Ctl("status"); !strings.Contains(out, "nothing is signed") {
 		t.Errorf("status of an old copy:\n%s", out)
 	}
@@ -226,7 +226,7 @@ func TestTransparencyLog(t *testing.T) {
 		t.Errorf("monitor of a forged history: exit %d, %+v", code(err), report)
 	}
 	fork.again(with)
-	fork.Refuse(4, args("freeze 4.4 --package b"), "is not the one that witnesses have seen")
+	fork.Refuse(4, args("freeze 4.4 --package b"), "differs from the one that witnesses have seen")
 	// The monitor's state is unchanged: the original log still matches it.
 	s.Ctl(watch...)
 	s.Ctl("log", "verify")

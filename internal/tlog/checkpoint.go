@@ -32,7 +32,8 @@ func SignCheckpoint(s note.Signer, size int64, root tlog.Hash) ([]byte, error) {
 	return signed, nil
 }
 
-// ParseCheckpoint reads a checkpoint without checking its signatures. ErrProof.
+// ParseCheckpoint reads a checkpoint without checking its signatures. A malformed one is
+// an ErrProof.
 func ParseCheckpoint(data []byte) (*Checkpoint, error) {
 	text, lines, ok := bytes.Cut(data, []byte("\n\n"))
 	if !ok || len(data) > MaxCheckpoint {
@@ -57,8 +58,8 @@ func parseText(text string, data []byte) (*Checkpoint, error) {
 	return &Checkpoint{Origin: c.Origin, Size: c.N, Root: c.Hash, Note: data}, nil
 }
 
-// OpenCheckpoint reads a checkpoint that must be signed by the log with the given
-// key. ErrProof.
+// OpenCheckpoint reads a checkpoint and verifies that the log with the given key signed
+// it. If not, it returns ErrProof.
 func OpenCheckpoint(data []byte, key *VerifierKey) (*Checkpoint, error) {
 	c, err := ParseCheckpoint(data)
 	if err != nil {
@@ -73,10 +74,10 @@ func OpenCheckpoint(data []byte, key *VerifierKey) (*Checkpoint, error) {
 	return c, nil
 }
 
-// AddCosignatures adds the cosignature by a witness among the lines that it
-// answered, and returns the checkpoint with it; it is unchanged where there is none.
-// An earlier cosignature by the same key gives way: a log that does not grow is
-// cosigned again at each start.
+// AddCosignatures adds the cosignature of a witness to a checkpoint, from the lines with
+// which the witness answered. Without such a cosignature it returns the checkpoint
+// unchanged. It replaces an earlier cosignature by the same key, because a log that does
+// not grow is cosigned again at each start.
 func AddCosignatures(checkpoint, lines []byte, witness *VerifierKey) []byte {
 	text, signatures, ok := bytes.Cut(checkpoint, []byte("\n\n"))
 	n, err := note.Open(slices.Concat(text, []byte("\n\n"), lines), note.VerifierList(witness))

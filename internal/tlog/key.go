@@ -44,7 +44,7 @@ type VerifierKey struct {
 	public ed25519.PublicKey
 }
 
-// ParseVerifierKey reads the text form of a verifier key. ErrKey.
+// ParseVerifierKey reads the text form of a verifier key. A malformed one is an ErrKey.
 func ParseVerifierKey(s string) (*VerifierKey, error) {
 	s = strings.TrimSpace(s)
 	parts := strings.SplitN(s, "+", 3)
@@ -53,7 +53,8 @@ func ParseVerifierKey(s string) (*VerifierKey, error) {
 	}
 	hash, err := strconv.ParseUint(parts[1], 16, 32)
 	key, err2 := base64.StdEncoding.Strict().DecodeString(parts[2])
-	// Decoders ignore line breaks: a key has one text alone, by which it is remembered.
+	// Decoders ignore line breaks. Refuse them: keys are remembered by their text, so each
+	// must have only one.
 	if err != nil || err2 != nil || len(parts[1]) != 8 || strings.ContainsAny(parts[2], "\r\n") || !ValidName(parts[0]) {
 		return nil, fmt.Errorf("%w: %q: expected NAME+HASH+KEY", ErrKey, excerpt.Of(s))
 	}
@@ -113,8 +114,8 @@ type signer struct {
 
 func (s *signer) Verifier() *VerifierKey { return s.key }
 
-// LoadOrMakeKey reads the private key of a log, or makes one with the name origin if
-// there is no file. ErrKey if it has another name.
+// LoadOrMakeKey reads the private key of a log, or creates one with the name origin if
+// the file does not exist. It returns ErrKey if the key has another name.
 func LoadOrMakeKey(file, origin string) (_ Signer, made bool, err error) {
 	k, err := LoadKey(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -139,7 +140,7 @@ func LoadOrMakeKey(file, origin string) (_ Signer, made bool, err error) {
 	return k, made, nil
 }
 
-// LoadKey reads the private key of a log. ErrKey, fs.ErrNotExist.
+// LoadKey reads the private key of a log. It returns ErrKey or fs.ErrNotExist.
 func LoadKey(file string) (Signer, error) {
 	name, seed, err := readPrivate(file)
 	if err != nil {
@@ -165,7 +166,8 @@ func newSigner(name string, seed []byte) (Signer, error) {
 	return &signer{s, key}, err
 }
 
-// readPrivate reads a file with an encoded private key. ErrKey, fs.ErrNotExist.
+// readPrivate reads a file with an encoded private key. It returns ErrKey or
+// fs.ErrNotExist.
 func readPrivate(file string) (name string, seed []byte, err error) {
 	st, err := os.Stat(file)
 	if err != nil {
@@ -194,8 +196,8 @@ func readPrivate(file string) (name string, seed []byte, err error) {
 	return parts[0], key[1:], nil
 }
 
-// LoadOrMakeWitnessKey reads the private key of a witness, or makes one if there is no
-// file. ErrKey if it has another name.
+// LoadOrMakeWitnessKey reads the private key of a witness, or creates one if the file
+// does not exist. It returns ErrKey if the key has another name.
 func LoadOrMakeWitnessKey(file, name string) (Signer, error) {
 	s, _, err := LoadOrMakeKey(file, name)
 	if err != nil {
@@ -216,9 +218,9 @@ func LoadOrMakeWitnessKey(file, name string) (Signer, error) {
 // commandTime limits one run of an external command.
 const commandTime = 2 * time.Minute
 
-// CommandSigner signs with an external program, so that the key can be elsewhere. The
-// program reads the text of the checkpoint from standard input, and writes the 64 bytes
-// of the Ed25519 signature, or their base64, to standard output.
+// CommandSigner signs with an external program, so that the key can be kept elsewhere.
+// The program reads the text of the checkpoint from standard input, and writes the 64
+// bytes of the Ed25519 signature, or their base64, to standard output.
 type CommandSigner struct {
 	argv []string
 	key  *VerifierKey
@@ -268,7 +270,7 @@ func (s *CommandSigner) Sign(msg []byte) ([]byte, error) {
 	}
 	if len(out) != ed25519.SignatureSize {
 		if out, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(out))); err != nil {
-			return nil, fmt.Errorf("log signing command %s: its output is no signature: expected 64 bytes or base64", s.argv[0])
+			return nil, fmt.Errorf("log signing command %s: its output is not a signature: expected 64 bytes or their base64", s.argv[0])
 		}
 	}
 	if !s.key.Verify(msg, out) {

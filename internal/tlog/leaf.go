@@ -25,18 +25,18 @@ const (
 type Leaf interface {
 	// kind returns the type of the leaf.
 	kind() string
-	// Subjects returns what the leaf is about. A leaf is a repetition if it equals the
-	// last leaf about its first subject.
+	// Subjects returns the subjects of the leaf. A leaf is a repetition if it equals the
+	// last leaf with the same first subject.
 	Subjects() []string
 }
 
-// Snapshot records which signed document of upstream a generation has. A generation that
-// several snapshots share has one leaf.
+// Snapshot records which signed document of upstream a generation has. A generation in
+// several snapshots has one leaf.
 type Snapshot struct {
 	Type      string     `json:"t"`
 	Mirror    string     `json:"mirror"`
 	Suite     string     `json:"suite"`
-	Timestamp string     `json:"timestamp"` // of the first snapshot with it: 20261122T160000Z
+	Timestamp string     `json:"timestamp"` // of the first snapshot with the generation: 20261122T160000Z
 	Release   cas.Digest `json:"release"`   // of InRelease, Release or repomd.xml
 	Date      string     `json:"date"`      // upstream's, RFC 3339
 	// Signers has the first MaxSigners fingerprints, in order.
@@ -46,13 +46,13 @@ type Snapshot struct {
 // MaxSigners limits the signers in a leaf.
 const MaxSigners = 8
 
-// Frozen records which manifest and signature a freeze has.
+// Frozen records the manifest and the signature of a freeze.
 type Frozen struct {
 	Type      string     `json:"t"`
 	Name      string     `json:"name"`
 	Manifest  cas.Digest `json:"manifest"`
 	Signature cas.Digest `json:"sig"` // of manifest.json.asc
-	Key       string     `json:"key"` // fingerprint of the key that made it
+	Key       string     `json:"key"` // fingerprint of the key that made the signature
 }
 
 // Statement records a statement about a freeze.
@@ -72,28 +72,28 @@ type Channel struct {
 	Timestamp string `json:"timestamp"` // of the move
 }
 
-// Kinds of what Removed is about.
+// Kinds of removed objects.
 const (
 	KindSnapshot = "snapshot"
 	KindFreeze   = "freeze"
 	KindChannel  = "channel"
-	// KindAttestation is the removal of an attestation. Its name is NAME/SHA256, of the
-	// freeze and of the attestation.
+	// KindAttestation is the removal of an attestation. Its name is NAME/SHA256: the name
+	// of the freeze and the digest of the attestation.
 	KindAttestation = "attestation"
 )
 
-// Removed records that something is no longer served, or never was because it was
-// announced and not finished.
+// Removed records that an object is no longer served, or never was because it was
+// announced but not finished.
 type Removed struct {
 	Type string `json:"t"`
 	Kind string `json:"kind"`
 	Name string `json:"name"`
-	// Manifest is that of a freeze. No other manifest may have its name.
+	// Manifest is the manifest of a freeze. No other manifest may use its name.
 	Manifest   cas.Digest `json:"manifest,omitzero"`
-	Unfinished bool       `json:"unfinished,omitempty"` // it was never served
+	Unfinished bool       `json:"unfinished,omitempty"` // the object was never served
 }
 
-// Key records that a key signs what this server publishes.
+// Key records that a key signs this server's publications.
 type Key struct {
 	Type        string     `json:"t"`
 	Use         string     `json:"use"` // "freeze" or "log"
@@ -116,8 +116,8 @@ func SnapshotSubject(mirror, suite, timestamp string) string {
 // NewestSubject returns the subject of the newest timestamp of a mirror in the log.
 func NewestSubject(mirror string) string { return "newest\x00" + mirror }
 
-// FreezeSubject returns the subject of the leaf of a freeze, which proves it even after a
-// later leaf records its removal.
+// FreezeSubject returns the subject of the leaf of a freeze. That leaf proves the freeze
+// even after a later leaf records its removal.
 func FreezeSubject(name string) string { return "frozen\x00" + name }
 
 // StatementSubject returns the subject of the leaf of a statement.
@@ -152,8 +152,8 @@ func (l *Removed) Subjects() []string {
 // Subjects implements Leaf.
 func (l *Key) Subjects() []string { return []string{"key\x00" + l.Use + "\x00" + l.Fingerprint} }
 
-// Encode writes a leaf as it is in the log: canonical JSON on one line of at most
-// MaxLeaf bytes.
+// Encode returns a leaf in the form in which it is logged: canonical JSON on one line of
+// at most MaxLeaf bytes.
 func Encode(l Leaf) ([]byte, error) {
 	switch l := l.(type) {
 	case *Snapshot:
@@ -190,8 +190,8 @@ func Encode(l Leaf) ([]byte, error) {
 // readable returns the first subject of a leaf for display.
 func readable(l Leaf) string { return strings.ReplaceAll(l.Subjects()[0], "\x00", " ") }
 
-// Decode reads a leaf and refuses one that Encode did not write. A leaf of an unknown
-// type is nil, because later versions may have others. ErrLeaf.
+// Decode reads a leaf. It returns ErrLeaf for a leaf that Encode did not write, and nil
+// for a leaf of an unknown type, because later versions may have others.
 func Decode(data []byte) (Leaf, error) {
 	if len(data) > MaxLeaf || bytes.ContainsAny(data, "\n\r") {
 		return nil, fmt.Errorf("%w: expected one line of at most %d bytes", ErrLeaf, MaxLeaf)

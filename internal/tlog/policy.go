@@ -45,7 +45,7 @@ const maxPolicyLines = 10_000
 // LogPolicy returns a policy that trusts one log and needs no witness.
 func LogPolicy(key *VerifierKey) *Policy { return &Policy{Logs: []PolicyLog{{Key: key}}} }
 
-// LoadPolicy reads a policy file. ErrPolicy, with the line.
+// LoadPolicy reads a policy file. Its error is an ErrPolicy that names the line.
 func LoadPolicy(file string) (*Policy, error) {
 	data, err := regfile.Read(file, MaxPolicy)
 	if err != nil {
@@ -58,7 +58,7 @@ func LoadPolicy(file string) (*Policy, error) {
 	return p, nil
 }
 
-// ParsePolicy reads a policy. ErrPolicy, with the line.
+// ParsePolicy reads a policy. Its error is an ErrPolicy that names the line.
 func ParsePolicy(data []byte) (*Policy, error) {
 	r := &policyReader{p: &Policy{groups: map[string]group{}}, used: map[string]bool{}}
 	lines := strings.Split(string(data), "\n")
@@ -67,7 +67,7 @@ func ParsePolicy(data []byte) (*Policy, error) {
 	}
 	for i, line := range lines {
 		if strings.IndexFunc(line, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) >= 0 {
-			return nil, fmt.Errorf("%w: line %d: a control character", ErrPolicy, i+1)
+			return nil, fmt.Errorf("%w: line %d: control character", ErrPolicy, i+1)
 		}
 		fields := strings.FieldsFunc(line, func(c rune) bool { return c == ' ' || c == '\t' })
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
@@ -78,7 +78,7 @@ func ParsePolicy(data []byte) (*Policy, error) {
 		}
 	}
 	if !r.decided {
-		return nil, fmt.Errorf("%w: no quorum line (\"quorum none\" asks for no witness)", ErrPolicy)
+		return nil, fmt.Errorf("%w: no quorum line (\"quorum none\" requires no witness)", ErrPolicy)
 	}
 	return r.p, nil
 }
@@ -123,10 +123,10 @@ func (r *policyReader) log(f []string) error {
 		return err
 	}
 	if k.Cosigns() {
-		return fmt.Errorf("%s is the key of a witness, expected that of a log", k.Name())
+		return fmt.Errorf("%s is the key of a witness, expected the key of a log", k.Name())
 	}
 	if slices.ContainsFunc(r.p.Logs, func(l PolicyLog) bool { return l.Key.public.Equal(k.public) }) {
-		return fmt.Errorf("log %s is there twice", k.Name())
+		return fmt.Errorf("log %s is listed twice", k.Name())
 	}
 	l := PolicyLog{Key: k}
 	if len(f) == 2 {
@@ -148,10 +148,10 @@ func (r *policyReader) witness(f []string) error {
 		return err
 	}
 	if !k.Cosigns() {
-		return fmt.Errorf("%s is the key of a log, expected that of a witness", k.Name())
+		return fmt.Errorf("%s is the key of a log, expected the key of a witness", k.Name())
 	}
 	if slices.ContainsFunc(r.p.Witnesses, func(w PolicyWitness) bool { return w.Key.public.Equal(k.public) }) {
-		return fmt.Errorf("the key of witness %s is there twice", f[0])
+		return fmt.Errorf("the key of witness %s is listed twice", f[0])
 	}
 	w := PolicyWitness{Name: f[0], Key: k}
 	if len(f) == 3 {
@@ -201,14 +201,14 @@ func (r *policyReader) has(name string) bool {
 
 func (r *policyReader) known(name string) error {
 	if !r.has(name) {
-		return fmt.Errorf("%q is no witness and no group of the lines before", name)
+		return fmt.Errorf("%q is neither a witness nor a group of an earlier line", name)
 	}
 	return nil
 }
 
 func (r *policyReader) unused(name string) error {
 	if name == "none" || r.has(name) {
-		return fmt.Errorf("the name %q is taken", name)
+		return fmt.Errorf("the name %q is reserved or used twice", name)
 	}
 	return nil
 }
@@ -230,15 +230,15 @@ func (p *Policy) counts(name string, names []string) bool {
 	return n >= g.k
 }
 
-// Checked is a checkpoint that a policy accepts.
+// Checked is a checkpoint that satisfies a policy.
 type Checked struct {
 	Checkpoint *Checkpoint
 	Log        *VerifierKey
-	Witnesses  []string // names of those that cosigned
+	Witnesses  []string // names of the witnesses that cosigned
 }
 
-// Check checks that a checkpoint is signed by a log of the policy and cosigned by
-// a quorum. ErrProof.
+// Check checks that a checkpoint is signed by a log of the policy and cosigned by a
+// quorum. If not, it returns ErrProof.
 func (p *Policy) Check(checkpoint []byte) (*Checked, error) {
 	c, err := ParseCheckpoint(checkpoint)
 	if err != nil {
@@ -282,7 +282,7 @@ func (p *Policy) logNames() string {
 }
 
 // CosignedBy returns the names of the witnesses in the policy that cosigned a checkpoint.
-// ErrProof if one of their cosignatures is wrong.
+// It returns ErrProof if one of their cosignatures is wrong.
 func (p *Policy) CosignedBy(checkpoint []byte) (names []string, err error) {
 	for _, w := range p.Witnesses {
 		_, err := note.Open(checkpoint, note.VerifierList(w.Key))

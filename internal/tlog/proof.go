@@ -20,15 +20,15 @@ const maxHashes = 63
 
 // Proof proves that a log has an entry (tlog-proof).
 type Proof struct {
-	// Extra is data of the application, which nothing authenticates: the entry, in the
-	// proof of a snapshot, where not all of it follows from the signed document.
+	// Extra is data of the application, which nothing authenticates. In the proof of a
+	// snapshot it is the entry, because not all of it follows from the signed document.
 	Extra      []byte
 	Index      int64
 	Hashes     tlog.RecordProof
 	Checkpoint []byte // a signed note, with cosignatures
 }
 
-// Encode writes the proof.
+// Encode returns the proof in its text form.
 func (p *Proof) Encode() []byte {
 	var b bytes.Buffer
 	b.WriteString(proofMagic + "\n")
@@ -45,7 +45,7 @@ func (p *Proof) Encode() []byte {
 	return b.Bytes()
 }
 
-// ParseProof reads a proof. ErrProof.
+// ParseProof reads a proof. A malformed one is an ErrProof.
 func ParseProof(data []byte) (*Proof, error) {
 	bad := func(what string) error { return fmt.Errorf("%w: malformed proof: %s", ErrProof, what) }
 	if len(data) > MaxProof {
@@ -91,7 +91,7 @@ func parseHashes(lines []string) ([]tlog.Hash, error) {
 	for i, line := range lines {
 		h, err := base64.StdEncoding.Strict().DecodeString(line)
 		if err != nil || len(h) != tlog.HashSize {
-			return nil, fmt.Errorf("line %d is no hash", i+1)
+			return nil, fmt.Errorf("line %d is not a hash", i+1)
 		}
 		out[i] = tlog.Hash(h)
 	}
@@ -99,7 +99,8 @@ func parseHashes(lines []string) ([]tlog.Hash, error) {
 }
 
 // Check checks that a leaf is in a log of the policy, at the position that the proof
-// names, and that a quorum of the policy's witnesses has seen it. ErrProof.
+// names, and that a quorum of the policy's witnesses has cosigned it. If not, it returns
+// ErrProof.
 func (p *Proof) Check(leaf []byte, policy *Policy) (*Checked, error) {
 	c, err := policy.Check(p.Checkpoint)
 	if err != nil {
@@ -121,7 +122,7 @@ type AddCheckpoint struct {
 	Checkpoint []byte
 }
 
-// Encode writes the request.
+// Encode returns the request in its text form.
 func (a *AddCheckpoint) Encode() []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "old %d\n", a.Old)
@@ -134,7 +135,7 @@ func (a *AddCheckpoint) Encode() []byte {
 	return b.Bytes()
 }
 
-// ParseAddCheckpoint reads a request. ErrProof.
+// ParseAddCheckpoint reads a request. A malformed one is an ErrProof.
 func ParseAddCheckpoint(data []byte) (*AddCheckpoint, error) {
 	head, checkpoint, ok := bytes.Cut(data, []byte("\n\n"))
 	lines := strings.Split(string(head), "\n")

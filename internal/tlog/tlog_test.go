@@ -302,20 +302,20 @@ func TestPolicy(t *testing.T) {
 	}
 	for bad, words := range map[string]string{
 		"":                         "no quorum line",
-		"quorum x":                 `line 1: "x" is no witness`,
+		"quorum x":                 `line 1: "x" is neither a witness`,
 		"quorum none\nquorum none": "line 2: a second quorum line",
 		"lag x\nquorum none":       `line 1: unknown word "lag"`,
 		"log x\nquorum none":       "line 1: malformed log key",
-		"log " + l + "\nlog " + l + "\nquorum none":                                             "line 2: log " + origin + " is there twice",
+		"log " + l + "\nlog " + l + "\nquorum none":                                             "line 2: log " + origin + " is listed twice",
 		"witness a " + l + "\nquorum a":                                                         "line 1: " + origin + " is the key of a log",
-		w["x1"] + "\n" + w["x1"] + "\nquorum x1":                                                `line 2: the name "x1" is taken`,
-		w["x1"] + "\n" + strings.Replace(w["x1"], "witness x1", "witness z", 1) + "\nquorum x1": "is there twice",
+		w["x1"] + "\n" + w["x1"] + "\nquorum x1":                                                `line 2: the name "x1" is reserved or used twice`,
+		w["x1"] + "\n" + strings.Replace(w["x1"], "witness x1", "witness z", 1) + "\nquorum x1": "is listed twice",
 		w["x1"] + "\ngroup g 2 x1\nquorum g":                                                    `line 2: group g: "2" of 1 members`,
 		w["x1"] + "\ngroup g 01 x1\nquorum g":                                                   `line 2: group g: "01"`,
-		w["x1"] + "\ngroup none any x1\nquorum none":                                            `line 2: the name "none" is taken`,
+		w["x1"] + "\ngroup none any x1\nquorum none":                                            `line 2: the name "none" is reserved or used twice`,
 		w["x1"] + "\ngroup g any x1\ngroup h any x1\nquorum g":                                  "line 3: x1 is a member twice",
-		"group g any h\ngroup h any g\nquorum g":                                                `line 1: "h" is no witness`,
-		"quorum none\r\n":                                                                       "line 1: a control character",
+		"group g any h\ngroup h any g\nquorum g":                                                `line 1: "h" is neither a witness`,
+		"quorum none\r\n":                                                                       "line 1: control character",
 	} {
 		if _, err := tlog.ParsePolicy([]byte(bad)); !errors.Is(err, tlog.ErrPolicy) || !strings.Contains(err.Error(), words) {
 			t.Errorf("%q: %v, expected %s", bad, err, words)

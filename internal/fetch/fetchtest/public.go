@@ -9,13 +9,12 @@ import (
 	"example.org/snapd/internal/needs"
 )
 
-// PublicIP is an address that is not this machine's, but in a test that InPublic
-// runs.
+// PublicIP is a public address. This machine has it only in a test run by InPublic.
 const PublicIP = "93.184.216.34"
 
-// InPublic reports whether the test runs in a network of its own, where this
-// machine has PublicIP. If not, it runs the test there in a child and returns
-// false when that has ended.
+// InPublic reports whether the test runs in a separate network in which this machine has
+// PublicIP. If not, it runs the test there in a child process, and returns false when
+// that has ended.
 func InPublic(t *testing.T) bool {
 	t.Helper()
 	const env = "SNAPD_TEST_IN_PUBLIC"

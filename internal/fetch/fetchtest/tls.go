@@ -1,6 +1,5 @@
-// Package fetchtest makes what tests of mirrors need: a private authority,
-// servers that it vouches for and client certificates; a network with a public
-// address.
+// Package fetchtest provides what tests of mirrors need: a private certificate authority,
+// servers and client certificates signed by it, and a network with a public address.
 package fetchtest
 
 import (
@@ -23,7 +22,7 @@ import (
 	"time"
 )
 
-// CA is a private authority.
+// CA is a private certificate authority.
 type CA struct {
 	File string // its certificate, PEM
 	cert *x509.Certificate
@@ -32,7 +31,7 @@ type CA struct {
 	dir  string
 }
 
-// NewCA makes an authority.
+// NewCA creates an authority.
 func NewCA(tb testing.TB) *CA {
 	tb.Helper()
 	c := &CA{tb: tb, dir: tb.TempDir()}
@@ -70,8 +69,7 @@ func (c *CA) write(name, kind string, der []byte) string {
 	return f
 }
 
-// Issue makes a certificate with its key, for clients and for servers on
-// loopback.
+// Issue creates a certificate with its key, for clients and for servers on loopback.
 func (c *CA) Issue(name string) (certFile, keyFile string) {
 	c.tb.Helper()
 	key := c.newKey()
@@ -92,9 +90,9 @@ func (c *CA) Issue(name string) (certFile, keyFile string) {
 	return c.write(name+".pem", "CERTIFICATE", der), c.write(name+".key", "PRIVATE KEY", keyDER)
 }
 
-// Server starts an https server on 127.0.0.1 that the authority vouches for and
-// that asks clients for a certificate of it, and, where require is set, answers
-// no client without one.
+// Server starts an https server on 127.0.0.1 with a certificate of the authority. It asks
+// clients for a certificate of the authority; if require is set, it answers no client
+// without one.
 func (c *CA) Server(h http.Handler, require bool) *httptest.Server {
 	c.tb.Helper()
 	cert, err := tls.LoadX509KeyPair(c.Issue("server"))

@@ -12,7 +12,7 @@ import (
 	"example.org/snapd/internal/regfile"
 )
 
-// Files name the files for access to a mirror's servers. Empty ones are not used.
+// Files are the files for access to a mirror's servers. Empty names are not used.
 type Files struct {
 	Auth       string // credentials, in the format of apt's auth.conf
 	CA         string // PEM; certificate authorities used instead of the system's
@@ -157,9 +157,9 @@ func (a *Access) Login(_ reveal.Token, u *url.URL) (user, password string, ok bo
 	return a.auth().login(u)
 }
 
-// TLS returns the configuration for connections, or nil for the default.
-// withCert: the server may see the client certificate. Only packages below
-// internal/fetch have the token.
+// TLS returns the configuration for connections, or nil for the default. withCert says
+// that the server may see the client certificate. Only packages below internal/fetch have
+// the token.
 func (a *Access) TLS(_ reveal.Token, withCert bool) *tls.Config {
 	if a == nil || a.trust == nil && (a.cert == nil || !withCert) {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A Login is a user name and password on the way from another program's
-// configuration to an auth_file. It prints neither.
+// A Login is a user name and password that is copied from another program's configuration
+// to an auth_file. It prints neither.
 type Login struct {
 	entry func() string
 }
@@ -16,8 +16,8 @@ type Login struct {
 // ErrNoEntry means that auth.conf cannot represent a login.
 var ErrNoEntry = errors.New("the user name or password contains a blank or control character, which apt's auth.conf does not allow")
 
-// NewLogin returns the login for a URL, and for all below it if it is a
-// directory.
+// NewLogin returns the login for a URL. If the URL is a directory (dir), the login is for
+// all URLs below it as well.
 func NewLogin(base string, dir bool, user, password string) (*Login, error) {
 	u, err := url.Parse(base)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -48,8 +48,8 @@ func (l *Login) Equal(other *Login) bool {
 	return l.entry() == other.entry()
 }
 
-// SplitLogin splits the user information off a URL, which may be that of a
-// directory. The login is nil if there is none.
+// SplitLogin splits the user information off a URL. dir says that the URL is a directory.
+// The login is nil if the URL has none.
 func SplitLogin(s string, dir bool) (string, *Login, error) {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -68,8 +68,8 @@ func SplitLogin(s string, dir bool) (string, *Login, error) {
 	return u.String(), l, err
 }
 
-// AuthFile returns the content of an auth_file with logins. The first that
-// matches a URL is used.
+// AuthFile returns the content of an auth_file with logins. The first login that matches
+// a URL is used.
 func AuthFile(logins ...*Login) []byte {
 	var b strings.Builder
 	seen := map[string]bool{}
@@ -85,7 +85,7 @@ func AuthFile(logins ...*Login) []byte {
 // Logins are the logins of a file in the format of auth.conf.
 type Logins struct{ file func() authFile }
 
-// ParseLogins parses them.
+// ParseLogins parses a file in the format of auth.conf.
 func ParseLogins(data []byte) (*Logins, error) {
 	f, err := parseAuth(data)
 	if err != nil {

@@ -49,9 +49,8 @@ func NewURLs(list ...string) []URL {
 	return out
 }
 
-// Foreign marks a URL that comes neither from the configuration nor from a mirror
-// list, but from the content of a repository: no client certificate is shown to
-// it.
+// Foreign marks a URL that comes from the content of a repository, not from the
+// configuration or a mirror list. No client certificate is shown to it.
 func (u URL) Foreign() URL {
 	u.foreign = !u.IsZero()
 	return u
@@ -183,9 +182,9 @@ func (u URL) Check() error {
 	return nil
 }
 
-// CheckSource is Check for a URL from which a mirror is fetched, configured or
-// given to a sync. Such a URL must not have a user name or password, which belong
-// into a file, nor a fragment, which would never be sent. Its query may be a token.
+// CheckSource is like Check, for a URL from which a mirror is fetched, configured or
+// given to a sync. Such a URL must not have a user name or password, which belong in a
+// file, nor a fragment, which would never be sent. Its query may contain a token.
 func (u URL) CheckSource() error {
 	if u.HasUser() {
 		return fmt.Errorf("%q: a URL must not have a user name or password: put them into a file and set the mirror's auth_file to it", u)

@@ -58,7 +58,7 @@ func ParsePosition(s string) (p Position, err error) {
 		p.at, err = strconv.Atoi(number)
 	}
 	if !ok || err != nil || p.at < 0 {
-		return Position{}, fmt.Errorf("%w: position %q, expected that of a link", errclass.Usage, s)
+		return Position{}, fmt.Errorf("%w: position %q, expected a position from a link of this server", errclass.Usage, s)
 	}
 	return p, nil
 }

@@ -48,7 +48,7 @@ func (c *Client) DiffPage(ctx context.Context, a, b string, p DiffPart) (out *ap
 	}
 	mirror, name, ok := strings.Cut(p.From, "/")
 	if p.From != "" && !ok {
-		return nil, false, fmt.Errorf("%w: position %q, expected that of a link", errclass.Usage, p.From)
+		return nil, false, fmt.Errorf("%w: position %q, expected a position from a link of this server", errclass.Usage, p.From)
 	}
 	w := &diffWalk{c: c, d: newDiffer(sides[0].name, sides[1].name), part: p}
 	for _, m := range mirrors(sides...) {

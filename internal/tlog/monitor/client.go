@@ -32,8 +32,8 @@ type client struct {
 // refuseRedirect returns a redirection to the caller.
 func refuseRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// get fetches a path below the log's URL; a path that begins with ../ is relative to its
-// parent. fs.ErrNotExist.
+// get fetches a path below the log's URL. A path that begins with ../ is relative to the
+// parent of that URL. If the server has no such file, the error is fs.ErrNotExist.
 func (c *client) get(ctx context.Context, path string, max int64) ([]byte, error) {
 	base := c.base
 	if rest, ok := strings.CutPrefix(path, "../"); ok {
@@ -67,7 +67,7 @@ func (c *client) get(ctx context.Context, path string, max int64) ([]byte, error
 	return data, err
 }
 
-// hashes reads hashes of a tree, each checked against its root.
+// hashes reads hashes of a tree, and checks each against the root of the tree.
 func (c *client) hashes(ctx context.Context, tree *tlog.Checkpoint) modtlog.HashReader {
 	return modtlog.TileHashReader(modtlog.Tree{N: tree.Size, Hash: tree.Root}, &tiles{ctx: ctx, c: c, have: map[modtlog.Tile][]byte{}})
 }

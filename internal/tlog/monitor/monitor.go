@@ -1,6 +1,6 @@
-// Package monitor watches a transparency log from outside: that it only grows, that
-// what it says is what it said before, and that no name has two contents. It can
-// keep a copy of the whole log.
+// Package monitor watches a transparency log from outside. It checks that the log only
+// grows, that its entries do not change, and that no name has two contents. It can keep a
+// copy of the whole log.
 package monitor
 
 import (
@@ -27,47 +27,47 @@ import (
 // maxState bounds the state of a monitor, in bytes.
 const maxState = 1 << 30
 
-// Config is what is watched.
+// Config says what to watch, and how.
 type Config struct {
 	URL    string // of the log: https://mirror.example.org/log
 	State  string // file
 	Mirror string // directory for a copy of the log; "": none
-	// Policy is the log that is expected, and the witnesses that must have seen it;
-	// nil: the log that the server names at first, and then that one.
+	// Policy is the expected log, and the witnesses that must have cosigned it. nil: trust
+	// the log that the server names at the first run, and expect the same one later.
 	Policy *tlog.Policy
 	Client *http.Client
-	// Signed checks a document that upstream is said to have signed. nil: only the
-	// digest of what the server serves is compared.
+	// Signed checks a document that upstream signed according to the log. nil: only its
+	// digest is compared with the served file.
 	Signed func(doc, signature []byte) error
-	// Skip leaves out the look at the documents of snapshots.
+	// Skip skips the documents of snapshots.
 	Skip bool
 }
 
-// state is what the monitor remembers.
+// state is what the monitor remembers between runs.
 type state struct {
 	Key        string           `json:"key"`
 	Checkpoint string           `json:"checkpoint"`
 	Names      map[string]named `json:"names"` // freezes
 }
 
-// named is what a name of a freeze was logged with.
+// named is the first log entry of a freeze's name.
 type named struct {
 	Index    int64      `json:"index"`
 	Manifest cas.Digest `json:"manifest"`
 }
 
-// Alarm is something that an honest log does not do.
+// Alarm is a finding that an honest log does not cause.
 type Alarm struct {
 	What        string   `json:"what"`
-	Entries     []string `json:"entries,omitempty"`     // that contradict each other
-	Checkpoints []string `json:"checkpoints,omitempty"` // signed by the log, that do
+	Entries     []string `json:"entries,omitempty"`     // entries that contradict each other
+	Checkpoints []string `json:"checkpoints,omitempty"` // checkpoints that contradict each other, signed by the log
 }
 
-// Report is the outcome of one look at a log.
+// Report is the outcome of one check of a log.
 type Report struct {
 	Origin    string   `json:"origin"`
 	Key       string   `json:"key"`
-	First     bool     `json:"first"` // there was no state before
+	First     bool     `json:"first"` // there was no earlier state
 	From      int64    `json:"from"`
 	Size      int64    `json:"size"`
 	Witnesses []string `json:"witnesses,omitempty"`
@@ -76,7 +76,7 @@ type Report struct {
 	Notes     []string `json:"notes,omitempty"`
 }
 
-// watch is one look.
+// watch is one check of a log.
 type watch struct {
 	cfg Config
 	log *client
@@ -85,10 +85,11 @@ type watch struct {
 	rep *Report
 }
 
-// Run looks at a log once. What it found is remembered, unless there are alarms.
+// Run checks a log once. It remembers what it found, unless there are alarms.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	cfg.URL = strings.TrimRight(cfg.URL, "/")
-	// A snapshot that is not there is answered with the way to the one before it.
+	// The server redirects a request for a timestamp without a snapshot to the snapshot
+	// before it. Do not follow that.
 	http := *cfg.Client
 	http.CheckRedirect = refuseRedirect
 	w := &watch{cfg: cfg, log: &client{base: cfg.URL, http: &http}, rep: &Report{Entries: []string{}, Alarms: []Alarm{}}}
@@ -139,7 +140,7 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 
 func (w *watch) alarm(a Alarm) { w.rep.Alarms = append(w.rep.Alarms, a) }
 
-// both are the checkpoint that was remembered and the one that was found.
+// both returns the remembered checkpoint and the new one.
 func (w *watch) both(now []byte) []string {
 	if w.old == nil {
 		return []string{string(now)}
@@ -171,8 +172,8 @@ func (w *watch) load() error {
 	return nil
 }
 
-// key is the key that is expected: the remembered one, or at first the one that the
-// server names. It is nil if a policy says it.
+// key returns the expected key: the remembered one, or, at the first run, the key that
+// the server names. It is nil if a policy determines the key.
 func (w *watch) key(ctx context.Context) (*tlog.VerifierKey, error) {
 	if w.st.Key != "" {
 		return tlog.ParseVerifierKey(w.st.Key)
@@ -203,13 +204,13 @@ func (w *watch) open(signed []byte, key *tlog.VerifierKey) (*tlog.Checkpoint, er
 		return nil, err
 	}
 	if key != nil && c.Log.Text != key.Text {
-		return nil, fmt.Errorf("%w: it is signed by %s, before it was %s", tlog.ErrRewritten, c.Log.Text, key.Text)
+		return nil, fmt.Errorf("%w: it is signed by %s, but was signed by %s before", tlog.ErrRewritten, c.Log.Text, key.Text)
 	}
 	w.st.Key, w.rep.Witnesses = c.Log.Text, c.Witnesses
 	return c.Checkpoint, nil
 }
 
-// consistent checks that the log extends what was remembered.
+// consistent checks that the log extends the remembered state.
 func (w *watch) consistent(ctx context.Context, now *tlog.Checkpoint) error {
 	old := w.old
 	switch {
@@ -232,7 +233,7 @@ func (w *watch) consistent(ctx context.Context, now *tlog.Checkpoint) error {
 	return nil
 }
 
-// entries looks at the new entries.
+// entries checks the new entries.
 func (w *watch) entries(ctx context.Context, now *tlog.Checkpoint) error {
 	hashes := w.log.hashes(ctx, now)
 	for n := w.rep.From; n < now.Size; {
@@ -260,7 +261,7 @@ func (w *watch) entries(ctx context.Context, now *tlog.Checkpoint) error {
 	return nil
 }
 
-// entry judges one entry.
+// entry checks one entry.
 func (w *watch) entry(ctx context.Context, n int64, line []byte) error {
 	leaf, err := tlog.Decode(line)
 	if err != nil {
@@ -340,15 +341,15 @@ func (w *watch) snapshot(ctx context.Context, n int64, l *tlog.Snapshot, line []
 	return nil
 }
 
-// mirror copies tiles and checkpoint into a directory, as a file server would serve
-// them; the checkpoint last. Everything in it is what was signed: what is there of an
-// earlier copy, perhaps an interrupted one, is kept only then.
+// mirror copies tiles and checkpoint into a directory, as a file server would serve them,
+// and writes the checkpoint last. Everything in it is verified against the signature.
+// Files of an earlier copy, perhaps an interrupted one, are kept only if they match.
 func (w *watch) mirror(ctx context.Context, now *tlog.Checkpoint, signed []byte) error {
 	if err := w.copyTiles(ctx, now, w.cfg.Mirror); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
-		// The copy may be damaged: it does not count.
+		// The existing copy may be damaged: fetch everything from the server.
 		if err := w.copyTiles(ctx, now, ""); err != nil {
 			return err
 		}
@@ -365,8 +366,8 @@ func (w *watch) put(name string, data []byte) error {
 	return durable.WriteFile(file, data, 0o644)
 }
 
-// copyTiles brings the copy up to a state of the log. Hashes are read from the
-// directory, where it has them, and all are checked against the root.
+// copyTiles brings the copy up to a state of the log. It reads hashes from the directory
+// if it has them, and checks all against the root.
 func (w *watch) copyTiles(ctx context.Context, now *tlog.Checkpoint, dir string) error {
 	hashes := modtlog.TileHashReader(modtlog.Tree{N: now.Size, Hash: now.Root}, &tiles{ctx: ctx, c: w.log, dir: dir, have: map[modtlog.Tile][]byte{}})
 	for _, t := range allTiles(now.Size) {
@@ -401,7 +402,7 @@ func (w *watch) copyTiles(ctx context.Context, now *tlog.Checkpoint, dir string)
 	return nil
 }
 
-// bundle returns a tile of entries with these hashes: have, if it is that, or the
+// bundle returns the tile of entries with these hashes: have if it matches, or else the
 // server's.
 func (w *watch) bundle(ctx context.Context, size int64, t modtlog.Tile, want []modtlog.Hash, have []byte) ([]byte, error) {
 	rest := have
@@ -432,7 +433,7 @@ func (w *watch) bundle(ctx context.Context, size int64, t modtlog.Tile, want []m
 	return data, nil
 }
 
-// allTiles are the tiles of a log.
+// allTiles returns the tiles of a log.
 func allTiles(size int64) []modtlog.Tile {
 	all := modtlog.NewTiles(torchwood.TileHeight, 0, size)
 	for n := int64(0); n*torchwood.TileWidth < size; n++ {

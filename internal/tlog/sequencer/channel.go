@@ -10,8 +10,8 @@ import (
 	logfmt "example.org/snapd/internal/tlog"
 )
 
-// MoveChannel implements meta.Mover. It first appends the entry. If the move then fails,
-// another entry records what the channel still shows.
+// MoveChannel implements meta.Mover. It appends the entry first. If the move then fails,
+// it appends another entry with the freeze that the channel still shows.
 func (s *Store) MoveChannel(ctx context.Context, c *meta.Channel) error {
 	old, err := s.Channel(ctx, c.Name)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) && !errors.Is(err, meta.ErrGone) {
@@ -31,7 +31,8 @@ func (s *Store) MoveChannel(ctx context.Context, c *meta.Channel) error {
 	return nil
 }
 
-// movable makes the same checks as the engine, so that no entry is appended in vain.
+// movable makes the same checks as the engine, so that no entry is appended for a move
+// that must fail.
 func (s *Store) movable(ctx context.Context, c, old *meta.Channel) error {
 	if _, err := s.Freeze(ctx, c.Freeze); err != nil {
 		return err
@@ -57,9 +58,9 @@ func (s *Store) RemoveChannel(ctx context.Context, name string, at time.Time, by
 	return nil
 }
 
-// stays logs that a channel is as it was before, after a leaf that said otherwise, and
-// returns the error that prevented the move. If the outcome is unknown, the next start
-// does so.
+// stays logs that a channel is unchanged, after a leaf that announced a change, and
+// returns the error that prevented the change. If the outcome is unknown, the next start
+// logs it.
 func (s *Store) stays(ctx context.Context, cause error, name string, leaf logfmt.Leaf, old *meta.Channel) error {
 	if errors.Is(cause, durable.ErrUnknown) {
 		return cause
@@ -71,14 +72,14 @@ func (s *Store) stays(ctx context.Context, cause error, name string, leaf logfmt
 		is = &logfmt.Removed{Kind: logfmt.KindChannel, Name: name, Unfinished: true}
 	}
 	if err := s.log.Append(context.WithoutCancel(ctx), is); err != nil {
-		s.log.log.Warn("an entry of the log waits for the next start", "err", err)
+		s.log.log.Warn("a log entry could not be written, the next start writes it", "err", err)
 		return cause
 	}
 	s.log.Settle(leaf)
 	return cause
 }
 
-// channelLeaf returns the entry for a channel in its present state.
+// channelLeaf returns the entry for the current state of a channel.
 func channelLeaf(c *meta.Channel) logfmt.Leaf {
 	if c.Freeze == "" {
 		return &logfmt.Removed{Kind: logfmt.KindChannel, Name: c.Name}
@@ -86,8 +87,8 @@ func channelLeaf(c *meta.Channel) logfmt.Leaf {
 	return &logfmt.Channel{Name: c.Name, Freeze: c.Freeze, Timestamp: meta.FormatTimestamp(c.Moved)}
 }
 
-// heldChannels adds the channels. Append omits those whose last entry says what they
-// show.
+// heldChannels adds the channels. Append omits a channel whose last entry names the
+// freeze that it shows.
 func (s *Store) heldChannels(ctx context.Context, out []made) ([]made, error) {
 	all, err := s.Channels(ctx)
 	if err != nil {

@@ -22,10 +22,10 @@ func Repair(ctx context.Context, cfg Config) (faults, repaired []string, err err
 	return l.Fsck(ctx, true)
 }
 
-// Fsck checks every tile of the log against the signed state, and says which are
-// damaged. Tiles of hashes can be computed from the level below, those of the lowest
-// from the entries, and entries that are all there can be framed again. With repair,
-// such tiles are replaced: only by what leads to the signed root.
+// Fsck checks every tile of the log against the signed state, and returns the damaged
+// ones. Tiles of hashes can be computed from the level below, those of the lowest level
+// from the entries. Tiles of entries can be rebuilt if only their lengths are wrong. With
+// repair, Fsck replaces such tiles, provided that they lead to the signed root.
 func (l *Log) Fsck(ctx context.Context, repair bool) (faults, repaired []string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -40,7 +40,7 @@ func (l *Log) Fsck(ctx context.Context, repair bool) (faults, repaired []string,
 	}
 	signed, err := logfmt.OpenCheckpoint(h.Checkpoint, l.Key())
 	if err == nil && signed.Size != h.Size {
-		err = fmt.Errorf("%w: it is of %d entries, expected %d", logfmt.ErrProof, signed.Size, h.Size)
+		err = fmt.Errorf("%w: it has %d entries, expected %d", logfmt.ErrProof, signed.Size, h.Size)
 	}
 	if err != nil {
 		return []string{fmt.Sprintf("signed state: %v", err)}, nil, nil
@@ -48,7 +48,8 @@ func (l *Log) Fsck(ctx context.Context, repair bool) (faults, repaired []string,
 	r := &rebuilder{ctx: ctx, store: l.store, size: h.Size}
 	fits, err := r.all(signed.Root)
 	if err == nil && !fits {
-		// Above the last tiles of each level is no hash that says which of two is right.
+		// The last tiles of each level have no hash above them that decides which of two
+		// versions is right.
 		r = &rebuilder{ctx: ctx, store: l.store, size: h.Size, stored: true}
 		fits, err = r.all(signed.Root)
 	}
@@ -80,7 +81,7 @@ func (l *Log) Fsck(ctx context.Context, repair bool) (faults, repaired []string,
 
 // replace replaces tiles, if the log has not grown since they were computed.
 func (l *Log) replace(ctx context.Context, then *meta.LogHead, tiles []meta.LogTile) error {
-	// The signed state stays as it is, with the cosignatures that came meanwhile.
+	// The signed state stays the same, including cosignatures that were added meanwhile.
 	l.witnesses.file.Lock()
 	defer l.witnesses.file.Unlock()
 	h, err := l.store.LogHead(ctx)
@@ -95,19 +96,18 @@ func tileName(level int, n int64) string {
 	return torchwood.TilePath(tlog.Tile{H: torchwood.TileHeight, L: level, N: n, W: torchwood.TileWidth})
 }
 
-// rebuilder computes a tree from what is stored of it, one tile of each level at a
-// time.
+// rebuilder computes a tree from its stored parts, one tile of each level at a time.
 type rebuilder struct {
 	ctx    context.Context
 	store  meta.Log
 	size   int64
-	stored bool // where nothing decides, the stored tile is right, else the computed one
+	stored bool // if no hash decides, use the stored tile instead of the computed one
 
 	changed []meta.LogTile
-	lost    []string // what cannot be rebuilt
+	lost    []string // tiles that cannot be rebuilt
 }
 
-// all computes the whole tree, and reports whether it has the root.
+// all computes the whole tree, and reports whether its root is the given one.
 func (r *rebuilder) all(root tlog.Hash) (bool, error) {
 	top := 0
 	for r.width(top+1) > 0 {
@@ -116,7 +116,7 @@ func (r *rebuilder) all(root tlog.Hash) (bool, error) {
 	edge := newHashes(r.ctx, r.store)
 	for level := top; level >= 0; level-- {
 		if r.width(level)%torchwood.TileWidth == 0 {
-			continue // the tile above has them all
+			continue // the tile above contains all their hashes
 		}
 		n := r.width(level) / torchwood.TileWidth
 		data, changed, err := r.tile(level, n)
@@ -133,11 +133,11 @@ func (r *rebuilder) all(root tlog.Hash) (bool, error) {
 	return got == root, err
 }
 
-// width is how many hashes a level has.
+// width returns the number of hashes of a level.
 func (r *rebuilder) width(level int) int64 { return r.size >> (torchwood.TileHeight * level) }
 
-// tile returns the hashes of a tile, and what has to be replaced in it and below it;
-// nil where it is lost.
+// tile returns the hashes of a tile, and the tiles to replace, this one or below it. The
+// hashes are nil if the tile is lost.
 func (r *rebuilder) tile(level int, n int64) (data []byte, changed []meta.LogTile, err error) {
 	if err := r.ctx.Err(); err != nil {
 		return nil, nil, err
@@ -186,7 +186,7 @@ func (r *rebuilder) tile(level int, n int64) (data []byte, changed []meta.LogTil
 	return data, changed, nil
 }
 
-// read reads what is stored of a tile; nil where it is lost.
+// read reads a stored tile; nil if it is lost.
 func (r *rebuilder) read(level int, n int64) ([]byte, error) {
 	data, err := r.store.LogTile(r.ctx, level, n)
 	if errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrCorrupt) {
@@ -195,8 +195,8 @@ func (r *rebuilder) read(level int, n int64) ([]byte, error) {
 	return data, err
 }
 
-// children computes the hashes of a tile from the tiles below, and what has to be
-// replaced in each. The hash of one that is lost is taken as it is stored.
+// children computes the hashes of a tile from the tiles below it, and the tiles to
+// replace for each. For a lost tile it uses the stored hash.
 func (r *rebuilder) children(level int, n int64, count int, stored []byte) (computed []byte, changed [][]meta.LogTile, err error) {
 	for i := range count {
 		data, c, err := r.tile(level-1, n*torchwood.TileWidth+int64(i))
@@ -217,8 +217,8 @@ func (r *rebuilder) children(level int, n int64, count int, stored []byte) (comp
 	return computed, changed, nil
 }
 
-// choose decides between the hashes that are stored and those that were computed from
-// what is below: by the hash above, where there is one. nil: neither is there.
+// choose decides between stored hashes and hashes computed from below: by the hash above,
+// if there is one. It returns nil if there are neither.
 func (r *rebuilder) choose(level int, n int64, stored, computed []byte) ([]byte, error) {
 	switch {
 	case stored == nil:
@@ -264,7 +264,7 @@ func topHash(data []byte) tlog.Hash {
 	return level[0]
 }
 
-// leafHashes computes the hashes of the first entries of a tile; nil where they
+// leafHashes computes the hashes of the first entries of a tile; nil if the entries
 // cannot be read.
 func leafHashes(entries []byte, count int) []byte {
 	var out []byte
@@ -279,12 +279,14 @@ func leafHashes(entries []byte, count int) []byte {
 	return out
 }
 
-// framedAgain finds the entries with these hashes in a tile whose lengths may be
-// wrong. missing names those that are not there; first is the number of the first.
+// framedAgain finds the entries with these hashes in a tile whose lengths may be wrong.
+// missing describes the entries that it does not find; first is the number of the first
+// entry.
 func framedAgain(data, hashes []byte, first int64) (framed []byte, missing string) {
 	found := map[tlog.Hash][]byte{}
 	for at := 0; at+2 <= len(data); at++ {
-		// A length that is right may be in front of it, or any.
+		// The two bytes at this position may be a correct length. If they are not, look for
+		// the entry itself.
 		n := int(binary.BigEndian.Uint16(data[at:]))
 		if n <= logfmt.MaxLeaf && at+2+n <= len(data) {
 			found[tlog.RecordHash(data[at+2:at+2+n])] = data[at+2 : at+2+n]
@@ -314,7 +316,7 @@ func framedAgain(data, hashes []byte, first int64) (framed []byte, missing strin
 	return framed, ""
 }
 
-// intact returns a tile of a state of the log, if it is what was signed.
+// intact returns a tile of a state of the log if it matches the signed root.
 func (l *Log) intact(h *meta.LogHead, tree *hashes, level int, n int64) ([]byte, error) {
 	data, err := tree.tile(tileID{level, n})
 	if err != nil {
@@ -346,7 +348,7 @@ func (l *Log) intact(h *meta.LogHead, tree *hashes, level int, n int64) ([]byte,
 	return data, nil
 }
 
-// noticed keeps the last sign of damage, for Status, and returns it.
+// noticed records the latest sign of damage, for Status, and returns it.
 func (l *Log) noticed(err error) error {
 	if errors.Is(err, meta.ErrCorrupt) {
 		text := err.Error()

@@ -2,14 +2,14 @@
 // order, signs the state of the log, asks witnesses to cosign it, and answers with
 // tiles and proofs.
 //
-// An entry is durable, with its tiles and a signed checkpoint, before what it
-// describes is published: what is served has a proof. One transaction adds all of
-// them, so that a crash leaves the log as it was or as it is after. What was
-// announced and not published is found at the next start, and an entry says so.
+// An entry is durable, with its tiles and a signed checkpoint, before the object that it
+// describes is published: everything that is served has a proof. One transaction adds all
+// of these, so that a crash leaves the log either unchanged or complete. The next start
+// finds entries whose objects were not published, and logs that.
 //
-// Appending compares the size of the log: where several processes share the
-// metadata, the one that comes second reads what the first has added and appends
-// behind it. A checkpoint that was not stored leaves the process nowhere.
+// Appending compares the size of the log. If several processes share the metadata, the
+// second one reads what the first has added and appends behind it. A checkpoint never
+// leaves the process before it is stored.
 package sequencer
 
 import (
@@ -34,9 +34,9 @@ import (
 var (
 	// ErrNamed means that the log has other contents under a name.
 	ErrNamed = errclass.New(errclass.Conflict, "the transparency log has other contents under this name")
-	// ErrBehind means that witnesses have seen more of the log, or another history,
-	// than is here.
-	ErrBehind = errclass.New(errclass.Security, "the transparency log is not the one that witnesses have seen")
+	// ErrBehind means that witnesses have seen more of the log, or another history, than
+	// this server has.
+	ErrBehind = errclass.New(errclass.Security, "the transparency log differs from the one that witnesses have seen")
 	// ErrOrigin means that the log was started under another origin.
 	ErrOrigin = errclass.New(errclass.Usage, "the transparency log has another origin")
 )
@@ -44,14 +44,14 @@ var (
 // maxBatch bounds the entries of one transaction.
 const maxBatch = 4096
 
-// Config are the parts of a Log.
+// Config has the parts of a Log.
 type Config struct {
 	Store  meta.Log
 	Signer logfmt.Signer
-	Policy *logfmt.Policy // whose witnesses with a URL are asked; nil: none
+	Policy *logfmt.Policy // its witnesses with a URL are asked; nil: none
 	Client *http.Client   // for witnesses; nil: http.DefaultClient
 	Log    *slog.Logger   // nil: none
-	// Restart begins anew where there is a log of another origin.
+	// Restart begins a new log if the stored one has another origin.
 	Restart bool
 }
 
@@ -61,16 +61,16 @@ type Log struct {
 	store meta.Log
 	log   *slog.Logger
 
-	broken  error                  // why the log cannot be used; nil: it can
+	broken  error                  // why the log cannot be used, or nil
 	mu      sync.Mutex             // one append at a time
-	settled []string               // what was pending and is published, until the next append
-	damage  atomic.Pointer[string] // what was found damaged last; nil: nothing since it was repaired
+	settled []string               // announced objects that were published since the last append
+	damage  atomic.Pointer[string] // latest damage; nil: none since the last repair
 
 	witnesses *witnesses
 }
 
-// Open opens the log, or starts it with the key's own entry. It checks that what is
-// stored is what was signed. ErrOrigin, tlog.ErrProof.
+// Open opens the log, or starts it with an entry for its key. It checks that the stored
+// log is the signed one. It returns ErrOrigin or tlog.ErrProof.
 func Open(ctx context.Context, cfg Config) (*Log, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -88,7 +88,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	case err != nil:
 		return nil, err
 	case h.Origin != l.Origin():
-		return nil, fmt.Errorf("%w: it was started as %s, the key is of %s", ErrOrigin, h.Origin, l.Origin())
+		return nil, fmt.Errorf("%w: it was started as %s, but the key is of %s", ErrOrigin, h.Origin, l.Origin())
 	}
 	if err := l.check(ctx, h); err != nil {
 		return nil, err
@@ -97,8 +97,8 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	return l, nil
 }
 
-// Broken is a log that cannot be used, since what is stored is damaged: it answers
-// with the error, and what would need an entry is refused.
+// Broken returns a log that cannot be used, because its stored data is damaged. It
+// answers everything with the error, and refuses publications, which need an entry.
 func Broken(cfg Config, err error) *Log {
 	l := &Log{cfg: Config{Store: cfg.Store, Signer: cfg.Signer}, store: cfg.Store, log: cfg.Log, broken: err}
 	if l.log == nil {
@@ -108,12 +108,12 @@ func Broken(cfg Config, err error) *Log {
 	return l
 }
 
-// check checks that the tree that is stored is the one that was signed.
+// check checks that the stored tree is the signed one.
 func (l *Log) check(ctx context.Context, h *meta.LogHead) error {
 	return l.checkTree(h, newHashes(ctx, l.store))
 }
 
-// checkTree is check with the tiles that a reader has.
+// checkTree is like check, with the tiles that a reader has.
 func (l *Log) checkTree(h *meta.LogHead, tree *hashes) error {
 	c, err := logfmt.OpenCheckpoint(h.Checkpoint, l.cfg.Signer.Verifier())
 	if err != nil {
@@ -129,7 +129,7 @@ func (l *Log) checkTree(h *meta.LogHead, tree *hashes) error {
 	return nil
 }
 
-// head is the state of a log that can be used.
+// head returns the state of a log that can be used.
 func (l *Log) head(ctx context.Context) (*meta.LogHead, error) {
 	if l.broken != nil {
 		return nil, l.broken
@@ -137,7 +137,7 @@ func (l *Log) head(ctx context.Context) (*meta.LogHead, error) {
 	return l.store.LogHead(ctx)
 }
 
-// Close ends what still asks witnesses.
+// Close ends all requests to witnesses.
 func (l *Log) Close() { l.witnesses.close() }
 
 // Origin is the name of the log.
@@ -154,13 +154,13 @@ func (l *Log) Key() *logfmt.VerifierKey {
 // entry is a leaf to append.
 type entry struct {
 	logfmt.Leaf
-	pending *logfmt.Removed // what to log if what the leaf announces is not published
+	pending *logfmt.Removed // entry to log if the announced object is not published
 }
 
 type entries []entry
 
-// Append appends leaves, without those that repeat the last one about the same. It
-// returns when they are durable. ErrNamed, ErrBehind.
+// Append appends leaves, except those that repeat the last leaf about the same subject.
+// When it returns, they are durable. It returns ErrNamed or ErrBehind.
 func (l *Log) Append(ctx context.Context, leaves ...logfmt.Leaf) error {
 	all := make(entries, len(leaves))
 	for i, leaf := range leaves {
@@ -169,9 +169,9 @@ func (l *Log) Append(ctx context.Context, leaves ...logfmt.Leaf) error {
 	return l.appendAll(ctx, all)
 }
 
-// Announce appends leaves as Append does, before what they describe is published.
-// Settle is called when that is done; what nobody settles is found at the next
-// start. ErrNamed, ErrBehind.
+// Announce appends leaves like Append, before the objects that they describe are
+// published. Call Settle once they are; the next start finds leaves that were not
+// settled. It returns ErrNamed or ErrBehind.
 func (l *Log) Announce(ctx context.Context, leaves ...logfmt.Leaf) error {
 	all := make(entries, len(leaves))
 	for i, leaf := range leaves {
@@ -188,7 +188,7 @@ func (l *Log) Announce(ctx context.Context, leaves ...logfmt.Leaf) error {
 	return l.appendAll(ctx, all)
 }
 
-// Settle notes that what leaves announced is published.
+// Settle records that the announced objects of leaves have been published.
 func (l *Log) Settle(leaves ...logfmt.Leaf) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -204,9 +204,9 @@ func (l *Log) Settle(leaves ...logfmt.Leaf) {
 	}
 }
 
-// Withdraw logs that snapshots which were announced will never be: their
-// timestamps are not used again. A freeze that was announced can still be made,
-// with the same manifest, and is withdrawn at the next start.
+// Withdraw logs that announced snapshots will never exist: their timestamps are not used
+// again. An announced freeze can still be made, with the same manifest; otherwise the
+// next start withdraws it.
 func (l *Log) Withdraw(ctx context.Context, leaves ...logfmt.Leaf) error {
 	var removed []logfmt.Leaf
 	seen := map[string]bool{}
@@ -231,10 +231,11 @@ func (l *Log) Withdraw(ctx context.Context, leaves ...logfmt.Leaf) error {
 
 func pendingName(kind, name string) string { return kind + "\x00" + name }
 
-// Finish looks at what was announced and not settled, before anything is published:
-// what is not there is logged as removed. there reports whether a snapshot, or a
-// freeze with that manifest, is published. alone runs what is done about one name while
-// nobody makes it; where somebody does, it returns meta.ErrLeased, and the name is theirs.
+// Finish checks entries that were announced and not settled, before anything is
+// published. If the object does not exist, it logs its removal. there reports whether a
+// snapshot, or a freeze with that manifest, is published. alone runs the work for one
+// name while nobody else makes the object; if somebody does, it returns meta.ErrLeased
+// and Finish leaves the name to them.
 func (l *Log) Finish(ctx context.Context, alone func(ctx context.Context, kind, name string, work func(context.Context) error) error,
 	there func(ctx context.Context, kind, name string, manifest cas.Digest) (bool, error)) (withdrawn []string, err error) {
 	pending, err := l.store.LogPending(ctx)
@@ -310,7 +311,7 @@ func (l *Log) appendBatch(ctx context.Context, all entries, restart bool) error 
 	tree := newHashes(ctx, l.store)
 	if h, err := l.store.LogHead(ctx); err == nil && !restart {
 		a.From = h.Size
-		// Tiles that have rotted would be signed into another history.
+		// Corrupt tiles would be signed as another history.
 		if err := l.checkTree(h, tree); err != nil {
 			return err
 		}
@@ -343,7 +344,7 @@ func (l *Log) appendBatch(ctx context.Context, all entries, restart bool) error 
 	if a.Checkpoint, err = logfmt.SignCheckpoint(l.cfg.Signer, a.Size, root); err != nil {
 		return err
 	}
-	// A signing command that signs with another key, or not at all, is noticed here.
+	// This notices a signing command that signs with another key, or not at all.
 	if _, err := logfmt.OpenCheckpoint(a.Checkpoint, l.Key()); err != nil {
 		return err
 	}
@@ -355,7 +356,7 @@ func (l *Log) appendBatch(ctx context.Context, all entries, restart bool) error 
 	return nil
 }
 
-// batch makes one LogAppend.
+// batch builds one LogAppend.
 type batch struct {
 	a      *meta.LogAppend
 	tree   *hashes
@@ -384,7 +385,8 @@ func (b *batch) lookUp(ctx context.Context, store meta.Log, all entries) error {
 	return nil
 }
 
-// add adds a leaf unless it is a repetition. ErrNamed.
+// add adds a leaf unless it is a repetition. It returns ErrNamed if a name has other
+// contents.
 func (b *batch) add(e entry) error {
 	line, err := logfmt.Encode(e.Leaf)
 	if err != nil {
@@ -422,8 +424,8 @@ func (b *batch) add(e entry) error {
 	return nil
 }
 
-// removed reports whether the last entry about the snapshot of a generation is that
-// it was removed.
+// removed reports whether the last entry about the snapshot of a generation records its
+// removal.
 func (b *batch) removed(subjects []string) bool {
 	if len(subjects) < 3 {
 		return false
@@ -433,7 +435,8 @@ func (b *batch) removed(subjects []string) bool {
 	return ok
 }
 
-// sameManifest checks that a name that was logged before had the same manifest.
+// sameManifest checks that a freeze has the same manifest as in the last entry about its
+// name.
 func sameManifest(f *logfmt.Frozen, last []byte) error {
 	if last == nil {
 		return nil
@@ -450,12 +453,12 @@ func sameManifest(f *logfmt.Frozen, last []byte) error {
 		was = leaf.Manifest
 	}
 	if was != f.Manifest {
-		return fmt.Errorf("freeze %s: %w: its manifest is %s, this one is %s", f.Name, ErrNamed, was, f.Manifest)
+		return fmt.Errorf("freeze %s: %w: the logged manifest is %s, this one is %s", f.Name, ErrNamed, was, f.Manifest)
 	}
 	return nil
 }
 
-// newer reports whether the snapshot of a line is newer than that of the other.
+// newer reports whether line's snapshot is newer than than's.
 func newer(line, than []byte) bool {
 	if than == nil {
 		return true
@@ -467,7 +470,7 @@ func newer(line, than []byte) bool {
 	return !ok1 || !ok2 || s.Timestamp > t.Timestamp
 }
 
-// Newest returns the newest timestamp that the log has of a mirror; zero: none.
+// Newest returns the newest timestamp of a mirror in the log, or zero.
 func (l *Log) Newest(ctx context.Context, mirror string) (time.Time, error) {
 	if l.broken != nil {
 		return time.Time{}, l.broken

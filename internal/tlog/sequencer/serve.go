@@ -20,8 +20,8 @@ func (l *Log) Checkpoint(ctx context.Context) ([]byte, error) {
 	return h.Checkpoint, nil
 }
 
-// Tile returns the bytes of a path below the log's URL, as tlog-tiles names it.
-// meta.ErrNotFound.
+// Tile returns the file at a path below the log's URL, as tlog-tiles names it. If there
+// is no such tile, the error is meta.ErrNotFound.
 func (l *Log) Tile(ctx context.Context, path string) ([]byte, error) {
 	missing := fmt.Errorf("%q of the transparency log: %w", path, meta.ErrNotFound)
 	t, err := torchwood.ParseTilePath(path)
@@ -61,9 +61,9 @@ func (l *Log) Tile(ctx context.Context, path string) ([]byte, error) {
 	return data[:size], nil
 }
 
-// Proof proves the last entry about a subject with the newest checkpoint that has a
-// quorum of witnesses, or with the newest of all if that one lacks the entry.
-// meta.ErrNotFound.
+// Proof proves the last entry about a subject, with the newest checkpoint that has a
+// quorum of witnesses. If that checkpoint lacks the entry, Proof uses the newest
+// checkpoint. If there is no entry, the error is meta.ErrNotFound.
 func (l *Log) Proof(ctx context.Context, subject string) (leaf []byte, p *logfmt.Proof, err error) {
 	found, err := l.store.LogNamed(ctx, []string{subject})
 	if err != nil {
@@ -135,7 +135,7 @@ func (l *Log) Verify(ctx context.Context) (int64, error) {
 	return h.Size, nil
 }
 
-// Entries calls f for each entry, starting with a number.
+// Entries calls f for each entry, starting at the number from.
 func (l *Log) Entries(ctx context.Context, from int64, f func(n int64, entry []byte) error) error {
 	h, err := l.head(ctx)
 	if err != nil {

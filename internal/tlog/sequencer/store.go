@@ -19,9 +19,9 @@ import (
 	logfmt "example.org/snapd/internal/tlog"
 )
 
-// Store is metadata whose publications are logged: whatever makes something visible
-// appends its entry first. Removals by age, which the engine decides, are logged after
-// they have taken effect; a start logs those that a crash left out.
+// Store is metadata whose publications are logged: each operation that makes something
+// visible appends its entry first. Removals by age, which the engine decides, are logged
+// after they have taken effect; the next start logs those that a crash left out.
 type Store struct {
 	meta.Store
 	log *Log
@@ -54,8 +54,8 @@ func (s *Store) Seal(ctx context.Context, sealing *meta.Sealing, now time.Time) 
 	return snap, nil
 }
 
-// timestamp returns the timestamp that the engine will choose, and that is later than all
-// in the log: those that were announced and never sealed are not used again.
+// timestamp returns the timestamp that the engine will choose. It is later than all in
+// the log, even those that were announced and never sealed, which are not used again.
 func (s *Store) timestamp(ctx context.Context, sealing *meta.Sealing, now time.Time) (time.Time, error) {
 	mirror := sealing.Snapshot.Mirror
 	if sealing.History {
@@ -95,14 +95,14 @@ func (s *Store) timestamp(ctx context.Context, sealing *meta.Sealing, now time.T
 	return at, nil
 }
 
-// withdraw logs that what was announced does not exist, and returns the error that
-// prevented it. If the outcome is unknown, the next start does so.
+// withdraw logs that announced objects do not exist, and returns the error that prevented
+// them. If the outcome is unknown, the next start logs it.
 func (s *Store) withdraw(ctx context.Context, cause error, leaves []logfmt.Leaf) error {
 	if errors.Is(cause, durable.ErrUnknown) {
 		return cause
 	}
 	if err := s.log.Withdraw(context.WithoutCancel(ctx), leaves...); err != nil {
-		s.log.log.Warn("an entry of the log waits for the next start", "err", err)
+		s.log.log.Warn("a log entry could not be written, the next start writes it", "err", err)
 	}
 	return cause
 }
@@ -127,7 +127,7 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 	}
 	switch {
 	case err == nil:
-		return s.Store.Publish(ctx, f) // it exists: the engine reports whether with other contents
+		return s.Store.Publish(ctx, f) // the freeze exists: the engine reports whether its contents differ
 	case !errors.Is(err, meta.ErrNotFound):
 		return err
 	}
@@ -156,9 +156,10 @@ func freezeLeaf(f *meta.Frozen) *logfmt.Frozen {
 	return &logfmt.Frozen{Name: f.Name, Manifest: f.Manifest.SHA256, Signature: f.Signature.SHA256, Key: f.Key}
 }
 
-// RemoveFreeze implements meta.Publisher. It first appends the entry. If the removal then
-// fails, another entry records that the freeze still exists. If the outcome is unknown,
-// which ends the process, the next start appends that entry where the freeze does exist.
+// RemoveFreeze implements meta.Publisher. It appends the entry first. If the removal then
+// fails, it appends another entry, saying that the freeze still exists. If the outcome is
+// unknown, which ends the process, the next start appends that entry if the freeze does
+// exist.
 func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) error {
 	f, err := s.Freeze(ctx, name)
 	if err != nil {
@@ -180,14 +181,14 @@ func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) err
 	return nil
 }
 
-// remains logs that what could not be removed is there, after an entry that said
-// otherwise, and returns the error that prevented the removal.
+// remains logs that an object still exists, after an entry that announced its removal,
+// and returns the error that prevented the removal.
 func (s *Store) remains(ctx context.Context, cause error, leaf logfmt.Leaf) error {
 	if errors.Is(cause, durable.ErrUnknown) {
 		return cause
 	}
 	if err := s.log.Append(context.WithoutCancel(ctx), leaf); err != nil {
-		s.log.log.Warn("an entry of the log waits for the next start", "err", err)
+		s.log.log.Warn("a log entry could not be written, the next start writes it", "err", err)
 	}
 	return cause
 }
@@ -202,15 +203,15 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 	return s.Store.AddStatement(ctx, st)
 }
 
-// RemoveStatement implements meta.Publisher. It first appends the entry, as
-// RemoveFreeze does.
+// RemoveStatement implements meta.Publisher. It appends the entry first, like
+// RemoveFreeze.
 func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
 	f, err := s.Store.Freeze(ctx, name)
 	if err != nil {
 		return err
 	}
 	if f.Manifest.SHA256 != manifest || !slices.Contains(f.Statements, file) {
-		return s.Store.RemoveStatement(ctx, name, manifest, file) // says what is wrong
+		return s.Store.RemoveStatement(ctx, name, manifest, file) // returns the right error
 	}
 	if err := s.log.Append(ctx, &logfmt.Removed{Kind: logfmt.KindAttestation, Name: name + "/" + file.SHA256.String()}); err != nil {
 		return err
@@ -321,10 +322,10 @@ func removedSnapshot(mirror string, at time.Time) logfmt.Leaf {
 }
 
 // Recover reconciles the log with the metadata at the start, before anything is
-// published. It logs as removed what was announced and does not exist, and logs what
-// exists and is not in the log, in the order in which it was made. It returns the names
-// of what was announced in vain. node is what this process calls itself in leases: what
-// another node is making is left alone.
+// published. It logs the removal of announced objects that do not exist, and logs
+// existing objects that the log lacks, in the order in which they were made. It returns
+// the names of the announced objects that do not exist. node is the name of this process
+// in leases: it leaves alone what another node is making.
 func (s *Store) Recover(ctx context.Context, node string) (withdrawn []string, err error) {
 	alone := func(ctx context.Context, kind, name string, work func(context.Context) error) error {
 		lease := meta.LeaseFreeze + name
@@ -360,20 +361,21 @@ func (s *Store) Recover(ctx context.Context, node string) (withdrawn []string, e
 	return withdrawn, nil
 }
 
-// there reports whether something that was announced is published.
+// there reports whether an announced object is published.
 func (s *Store) there(ctx context.Context, kind, name string, manifest cas.Digest) (bool, error) {
 	var err error
 	if kind == logfmt.KindChannel {
-		// What it shows, perhaps something else than was announced, is among what exists.
+		// A channel counts as existing even if it shows another freeze: the current state
+		// is logged later.
 		if _, err = s.Channel(ctx, name); errors.Is(err, meta.ErrGone) {
-			return false, nil // removed, and not yet there again
+			return false, nil // removed, and not created again yet
 		}
 	} else if kind == logfmt.KindFreeze {
 		var f *meta.Frozen
 		if f, err = s.Freeze(ctx, name); err == nil {
 			return f.Manifest.SHA256 == manifest, nil
 		} else if errors.Is(err, meta.ErrGone) {
-			return false, nil // removed, and not yet there again
+			return false, nil // removed, and not created again yet
 		}
 	} else {
 		mirror, timestamp, _ := strings.Cut(name, "@")
@@ -384,21 +386,21 @@ func (s *Store) there(ctx context.Context, kind, name string, manifest cas.Diges
 	}
 	switch {
 	case errors.Is(err, meta.ErrGone):
-		return true, nil // it was there
+		return true, nil // the object was there
 	case errors.Is(err, meta.ErrNotFound):
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// made is something that the metadata contains, and when it was made.
+// made is an object in the metadata, and the time when it was made.
 type made struct {
 	at   time.Time
-	rank int // among what was made at one time
+	rank int // order among objects made at the same time
 	leaf logfmt.Leaf
 }
 
-// held lists what the metadata contains.
+// held lists the objects in the metadata.
 func (s *Store) held(ctx context.Context) (out []made, err error) {
 	names, err := s.Mirrors(ctx)
 	if err != nil {
@@ -445,14 +447,14 @@ func (s *Store) held(ctx context.Context) (out []made, err error) {
 // listPage limits one listing of snapshots.
 const listPage = 1000
 
-// sealed is a suite of the oldest snapshot with a generation.
+// sealed is a suite of the oldest snapshot that contains a generation.
 type sealed struct {
 	suite repo.SuiteName
 	gen   uint32
 	at    time.Time
 }
 
-// heldSnapshots adds the generations of a mirror that the log lacks, and the removed
+// heldSnapshots adds the generations of a mirror that the log lacks, and its removed
 // snapshots.
 func (s *Store) heldSnapshots(ctx context.Context, mirror string, out []made) ([]made, error) {
 	first := map[string]sealed{}

@@ -22,7 +22,7 @@ type hashes struct {
 	ctx   context.Context
 	store meta.Log
 	tiles map[tileID][]byte
-	added map[int64]tlog.Hash // not in the store yet
+	added map[int64]tlog.Hash // not stored yet
 }
 
 func newHashes(ctx context.Context, store meta.Log) *hashes {
@@ -58,7 +58,7 @@ func (h *hashes) tile(id tileID) ([]byte, error) {
 	}
 	data, err := h.store.LogTile(h.ctx, id.level, id.n)
 	if errors.Is(err, meta.ErrNotFound) {
-		return nil, fmt.Errorf("%w: %w", meta.ErrCorrupt, err) // the size of the log says that there is one
+		return nil, fmt.Errorf("%w: %w", meta.ErrCorrupt, err) // the size of the log says that the tile exists
 	}
 	if err != nil {
 		return nil, err

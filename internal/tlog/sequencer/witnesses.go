@@ -18,12 +18,12 @@ import (
 
 const (
 	askTime   = 10 * time.Second // one request to a witness
-	waitTime  = 2 * time.Second  // what an append waits for witnesses
+	waitTime  = 2 * time.Second  // how long an append waits for witnesses
 	retryTime = time.Minute      // until a witness that failed is asked again
 )
 
-// witnesses asks the witnesses of the policy, each in a separate goroutine, so that one
-// that does not answer delays nobody for long.
+// witnesses asks the witnesses of the policy, each in a separate goroutine, so that a
+// witness that does not answer delays the others only briefly.
 type witnesses struct {
 	l    *Log
 	stop context.CancelFunc
@@ -35,18 +35,18 @@ type witnesses struct {
 	changed chan struct{} // closed when a witness has answered
 }
 
-// asked is what is known about a witness.
+// asked is the state of one witness.
 type asked struct {
 	logfmt.PolicyWitness
 	kick chan struct{}
 
 	// Under the lock of witnesses:
 	size    int64 // last cosigned by it, if known
-	tried   int64 // size of the last checkpoint that it was asked for
-	signed  int64 // size of the last checkpoint that it cosigned for us
+	tried   int64 // size of the last checkpoint sent to the witness
+	signed  int64 // size of the last checkpoint that it cosigned for this log
 	down    bool  // the last request failed
-	refusal error // it has seen more than we have, or something else
-	err     error // the last request
+	refusal error // the witness has seen more entries than this log has, or different ones
+	err     error // of the last request
 }
 
 func newWitnesses(l *Log) *witnesses {
@@ -93,7 +93,7 @@ func (ws *witnesses) run(ctx context.Context, a *asked) {
 	}
 }
 
-// note records how a request ended, and wakes those who wait.
+// note records the outcome of a request, and wakes waiting goroutines.
 func (ws *witnesses) note(a *asked, h *meta.LogHead, err error) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -118,7 +118,7 @@ func (ws *witnesses) note(a *asked, h *meta.LogHead, err error) {
 	ws.changed = make(chan struct{})
 }
 
-// ask asks a witness for a cosignature of the present checkpoint.
+// ask asks a witness for a cosignature of the current checkpoint.
 func (ws *witnesses) ask(ctx context.Context, a *asked, h *meta.LogHead) error {
 	ws.mu.Lock()
 	old, signed := a.size, a.signed
@@ -160,7 +160,7 @@ func (ws *witnesses) ask(ctx context.Context, a *asked, h *meta.LogHead) error {
 		ws.mu.Unlock()
 		return ws.keep(ctx, a, h, lines)
 	}
-	return fmt.Errorf("witness %s does not say which size it has cosigned", a.Name)
+	return fmt.Errorf("witness %s did not say which size it has cosigned", a.Name)
 }
 
 func (ws *witnesses) send(ctx context.Context, a *asked, req *logfmt.AddCheckpoint) ([]byte, error) {
@@ -195,8 +195,9 @@ func (ws *witnesses) keep(ctx context.Context, a *asked, asked *meta.LogHead, li
 	return ws.l.store.CosignLog(ctx, meta.LogCosigned{Size: asked.Size, Checkpoint: signed, Quorum: ws.l.cfg.Policy.Satisfied(by)})
 }
 
-// wait wakes the witnesses, and waits until the log has a quorum of cosignatures or no
-// witness is left that might answer soon. ErrBehind.
+// wait wakes the witnesses. It waits until the log has a quorum of cosignatures, or until
+// no witness is left that might answer soon. It returns ErrBehind if witnesses refuse the
+// log.
 func (ws *witnesses) wait(ctx context.Context) error {
 	if len(ws.all) == 0 {
 		return nil
@@ -232,20 +233,20 @@ func (ws *witnesses) wait(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-limit.C:
-			return ws.refused() // it continues without a quorum, and they are asked again
+			return ws.refused() // continue without a quorum; the witnesses are asked again
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 }
 
-// Check asks every witness about the present state before anything is appended. ErrBehind
-// if they have seen more than this log has, or something else.
+// Check asks every witness about the current state before anything is appended. It
+// returns ErrBehind if they have seen more entries than this log has, or different ones.
 func (l *Log) Check(ctx context.Context) error { return l.witnesses.wait(ctx) }
 
-// refused returns ErrBehind if witnesses say that this is not the log that they have
-// seen, unless more of them, and a quorum, have cosigned its present state. One lying
-// witness stops nobody.
+// refused returns ErrBehind if witnesses have seen another log than this one, unless more
+// of them, and a quorum, have cosigned its current state. So a single lying witness
+// cannot stop the log.
 func (ws *witnesses) refused() error {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -265,11 +266,11 @@ func (ws *witnesses) refused() error {
 	return fmt.Errorf("%w; nothing is signed: restore the newest backup, or begin a new log: move the file log-key away and set another [log] origin", refusals[0])
 }
 
-// WitnessStatus is what is known about a witness.
+// WitnessStatus is the state of one witness.
 type WitnessStatus struct {
 	Name  string
 	URL   string
-	Size  int64  // of the log, when it was cosigned last
+	Size  int64  // size of the log at the last cosignature
 	Error string // "": none
 }
 
@@ -280,14 +281,15 @@ type Status struct {
 	Size      int64
 	Root      string // base64
 	Witnesses []WitnessStatus
-	Cosigned  int  // how many witnesses have cosigned the present state
-	Known     int  // how many the policy has
-	Quorum    bool // they are enough
+	Cosigned  int  // number of witnesses that have cosigned the current state
+	Known     int  // number of witnesses in the policy
+	Quorum    bool // enough witnesses have cosigned
 	Refused   string
 	Damage    string // of stored tiles, as far as it was noticed; "": none
 }
 
-// Witnessed returns how many witnesses have cosigned: "2/3"; "" without witnesses.
+// Witnessed returns how many witnesses have cosigned, such as "2/3", or "" without
+// witnesses.
 func (s *Status) Witnessed() string {
 	if s.Known == 0 {
 		return ""

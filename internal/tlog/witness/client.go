@@ -27,8 +27,9 @@ func (e *SizeError) Error() string {
 // ErrForked means that a witness has seen another history.
 var ErrForked = errors.New("the witness has seen another history of the log")
 
-// Ask asks a witness for a cosignature of a checkpoint and returns its signature
-// lines, which are not checked. *SizeError, ErrForked.
+// Ask asks a witness for a cosignature of a checkpoint and returns its signature lines,
+// which it does not check. It returns *SizeError if the witness has cosigned another
+// size, and ErrForked if it has seen another history.
 func Ask(ctx context.Context, c *http.Client, url string, a *tlog.AddCheckpoint) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, strings.TrimRight(url, "/")+"/add-checkpoint", bytes.NewReader(a.Encode()))
 	if err != nil {
@@ -62,7 +63,7 @@ func Ask(ctx context.Context, c *http.Client, url string, a *tlog.AddCheckpoint)
 	return nil, fmt.Errorf("status %s: %s", res.Status, oneLine(body))
 }
 
-// oneLine makes an answer fit into a message.
+// oneLine shortens an answer to one line for a message.
 func oneLine(b []byte) string {
 	s := strings.Join(strings.Fields(strings.ToValidUTF8(string(b), "?")), " ")
 	return strconv.Quote(s[:min(len(s), 200)])

@@ -1,7 +1,7 @@
 // Package witness cosigns the checkpoints of transparency logs (tlog-witness). A witness
 // signs a state of a log only if it extends the state that it signed last, so that all
-// readers are shown the same history. The package also has the client with which a log
-// asks.
+// readers see the same history. The package also contains the client that logs use to ask
+// a witness.
 package witness
 
 import (
@@ -29,7 +29,7 @@ import (
 	"example.org/snapd/internal/tlog"
 )
 
-// sizeType is the media type of an answer that is the size of a tree.
+// sizeType is the media type of an answer that consists of the size of a tree.
 const sizeType = "text/x.tlog.size"
 
 // maxRequest limits a request, in bytes.
@@ -52,7 +52,7 @@ type Witness struct {
 	logs map[string]*state // by origin
 }
 
-// state is what the witness knows about a log.
+// state is the state of one log, as the witness knows it.
 type state struct {
 	mu   sync.Mutex
 	keys []*tlog.VerifierKey
@@ -60,7 +60,7 @@ type state struct {
 	file string
 }
 
-// New returns a Witness, which reads what it cosigned before.
+// New returns a Witness. It reads the checkpoints that it has cosigned before.
 func New(cfg Config) (_ *Witness, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -169,8 +169,8 @@ func (w *Witness) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	_, _ = rw.Write(lines)
 }
 
-// Add checks a request and cosigns its checkpoint. What it cosigns is durable
-// before it returns.
+// Add checks a request and cosigns its checkpoint. The cosigned state is durable before
+// Add returns.
 func (w *Witness) Add(ctx context.Context, body []byte) ([]byte, error) {
 	a, err := tlog.ParseAddCheckpoint(body)
 	if err != nil {
@@ -221,7 +221,7 @@ func (s *state) signed(checkpoint []byte) bool {
 	return false
 }
 
-// follows checks that a checkpoint extends what was cosigned last.
+// follows checks that a checkpoint extends the one that was cosigned last.
 func (s *state) follows(a *tlog.AddCheckpoint, c *tlog.Checkpoint) error {
 	last := s.last
 	if last == nil {

@@ -17,7 +17,7 @@ func TestAPI(t *testing.T) {
 		{"plain on all", "[api]\nlisten = \":8443\"", "tokens would be sent in the clear"},
 		{"plain by name", "[api]\nlisten = \"localhost:8443\"", "tokens would be sent in the clear"},
 		{"no port", "[api]\nlisten = \"127.0.0.1\"", "expected host:port"},
-		{"half of TLS", "[api]\nlisten = \"127.0.0.1:8443\"\ntls_cert = \"c.pem\"", "tls_cert and tls_key go together"},
+		{"half of TLS", "[api]\nlisten = \"127.0.0.1:8443\"\ntls_cert = \"c.pem\"", "tls_cert and tls_key must be set together"},
 		{"TLS and no listener", "[api]\ntls_cert = \"c.pem\"\ntls_key = \"k.pem\"", "has no effect without listen"},
 		{"small uploads", "[api]\nmax_upload = \"1kB\"", "max_upload: 1000: expected at least 1MiB"},
 		{"proxies", "[api]\nlisten = \"127.0.0.1:8443\"\ntrusted_proxies = [\"127.0.0.1\", \"2001:db8::/32\"]", ""},

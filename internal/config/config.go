@@ -27,7 +27,7 @@ var ErrInvalid = errors.New("invalid configuration")
 // ErrUnknownMirror means that no mirror of that name is configured.
 var ErrUnknownMirror = errclass.New(errclass.NotFound, "no such mirror")
 
-// Config is the whole configuration. Load replaces zero values by the documented
+// Config is the whole configuration. Load replaces zero values with the documented
 // defaults.
 type Config struct {
 	// DataDir contains blobs, metadata, the signing key and the control socket.
@@ -45,13 +45,13 @@ type Config struct {
 	Mirrors  []Mirror  `toml:"mirror"`
 }
 
-// Server is where snapd listens.
+// Server configures the listeners of snapd.
 type Server struct {
 	Listen    string `toml:"listen"`     // public, read-only HTTP: host:port
 	PublicURL string `toml:"public_url"` // base URL for clients; default http://<listen>
 	Socket    string `toml:"socket"`     // control socket; default <data_dir>/snapd.sock
-	// SocketGroup names or numbers a group whose members may use the socket, with the
-	// role admin; "": only root and the user that runs snapd.
+	// SocketGroup is the name or number of a group whose members may use the socket, with
+	// the role admin; "": only root and the user that runs snapd.
 	SocketGroup string `toml:"socket_group"`
 	// Accel lets the web server in front send file bodies: "" (snapd sends them),
 	// "X-Accel-Redirect" (nginx) or "X-Sendfile" (Apache, lighttpd).
@@ -63,32 +63,33 @@ type Server struct {
 	MaxConnections int `toml:"max_connections"`
 	// CacheSize limits the memory cache of small blobs, in bytes.
 	CacheSize Size `toml:"cache_size"`
-	// ActAs are hosts whose requests this server answers itself, in the proxy form
+	// ActAs lists hosts for which this server answers requests itself, in the proxy form
 	// and by the Host field: "snapshot.debian.org", "metasnap.debian.net".
 	ActAs []string `toml:"act_as"`
 }
 
-// API is the control API over the network.
+// API configures the control API over the network.
 type API struct {
 	Listen    string `toml:"listen"`     // host:port; "": off
-	TLSCert   string `toml:"tls_cert"`   // PEM; both files, or none on loopback, behind a proxy that speaks TLS
+	TLSCert   string `toml:"tls_cert"`   // PEM; both files, or neither on loopback behind a TLS proxy
 	TLSKey    string `toml:"tls_key"`    // PEM
 	MaxUpload Size   `toml:"max_upload"` // bytes of one request
-	// TrustedProxies are addresses and networks whose X-Forwarded-For is believed.
+	// TrustedProxies are addresses and networks whose X-Forwarded-For is trusted.
 	TrustedProxies []Network `toml:"trusted_proxies"`
 }
 
-// Audit is the list of changes.
+// Audit configures the audit list.
 type Audit struct {
-	Keep Duration `toml:"keep"` // 0: for ever
+	Keep Duration `toml:"keep"` // 0: forever
 }
 
 // Signing names the key that signs freezes.
 type Signing struct {
 	KeyFile string   `toml:"key_file"` // armored OpenPGP private key, mode 0600; default <data_dir>/signing-key.asc
 	Command []string `toml:"command"`  // external signer: data on stdin, detached signature on stdout; key_file is then the public key
-	// Builders names the builders (docs/ATTEST.md) of whom Threshold must confirm the
-	// images that snapctl iuk udf advertises; "" and 0: nobody must.
+	// Builders is a file that names builders (docs/ATTEST.md). Threshold of them must
+	// confirm the images that snapctl iuk udf advertises; "" and 0: no confirmation is
+	// needed.
 	Builders  string `toml:"builders"`
 	Threshold int    `toml:"threshold"`
 }
@@ -97,7 +98,7 @@ type Signing struct {
 type Log struct {
 	Origin  string   `toml:"origin"`   // its name; default: host of public_url and "/log", fixed when the log starts
 	Policy  string   `toml:"policy"`   // tlog-policy file; its witnesses with a URL are asked for cosignatures
-	KeyFile string   `toml:"key_file"` // Ed25519 key, made on the first start; default <data_dir>/log-key
+	KeyFile string   `toml:"key_file"` // Ed25519 key, created at the first start; default <data_dir>/log-key
 	Command []string `toml:"command"`  // external signer: checkpoint on stdin, signature on stdout; key_file is then the public key
 }
 
@@ -110,7 +111,7 @@ type Fetch struct {
 // Store controls how much snapd stores.
 type Store struct {
 	Reserve        Size     `toml:"reserve"`         // free space below which syncs and recordings stop, in bytes
-	ScrubInterval  Duration `toml:"scrub_interval"`  // how often everything is read once; 0: never
+	ScrubInterval  Duration `toml:"scrub_interval"`  // how often all blobs are read and checked; 0: never
 	ScrubRate      Rate     `toml:"scrub_rate"`      // bytes per second
 	GCInterval     Duration `toml:"gc_interval"`     // 0: only on request
 	QuarantineTime Duration `toml:"quarantine_time"` // how long quarantined blobs are kept
@@ -120,8 +121,8 @@ type Store struct {
 	PasswordFile string `toml:"password_file"` // password of the database's user
 
 	Blobs           string `toml:"blobs"`            // "dir", or where a bucket is: s3://bucket/prefix?endpoint=…&region=…
-	CredentialsFile string `toml:"credentials_file"` // of buckets, for blobs and exports, like AWS's shared credentials file; default: the usual AWS environment
-	Cache           Size   `toml:"cache"`            // local copies of blobs in a bucket, and indices that were made again, in bytes
+	CredentialsFile string `toml:"credentials_file"` // credentials of the buckets for blobs and exports, in the format of AWS's shared credentials file; default: the usual AWS environment
+	Cache           Size   `toml:"cache"`            // bytes of local copies of blobs in a bucket, and of regenerated indices
 	Redirect        bool   `toml:"redirect"`         // answer with signed URLs of the bucket for large packages
 
 	Role string `toml:"role"` // RoleAll or RoleServe
@@ -130,7 +131,7 @@ type Store struct {
 // Roles of a node.
 const (
 	RoleAll   = "all"   // syncs, freezes, collects and serves
-	RoleServe = "serve" // serves, and fetches what is asked for
+	RoleServe = "serve" // serves, and fetches requested files
 )
 
 // Serves reports whether this node serves only.
@@ -142,7 +143,7 @@ func (s *Store) checkRole(bad func(key, format string, args ...any) error) error
 	case s.Role != RoleAll && s.Role != RoleServe:
 		return bad("role", "%q: expected %q or %q", s.Role, RoleAll, RoleServe)
 	case s.Serves() && (s.Postgres() == "" || s.Blobs == DirBlobs):
-		return bad("role", "%q needs metadata in PostgreSQL and blobs in a bucket, which nodes share", s.Role)
+		return bad("role", "%q needs metadata in PostgreSQL and blobs in a bucket, both shared by the nodes", s.Role)
 	}
 	return nil
 }
@@ -150,7 +151,8 @@ func (s *Store) checkRole(bad func(key, format string, args ...any) error) error
 // MetadataBolt keeps the metadata in a file of the data directory.
 const MetadataBolt = "bolt"
 
-// Postgres is the URL of the database that holds the metadata; "" where a file does.
+// Postgres returns the URL of the database with the metadata, or "" if the metadata is in
+// a file.
 func (s *Store) Postgres() string {
 	if s.Metadata == MetadataBolt {
 		return ""
@@ -158,7 +160,7 @@ func (s *Store) Postgres() string {
 	return s.Metadata
 }
 
-// checkMetadata checks where the metadata is.
+// checkMetadata checks the location of the metadata.
 func (s *Store) checkMetadata(bad func(key, format string, args ...any) error) error {
 	if s.Postgres() == "" {
 		if s.PasswordFile != "" {
@@ -179,7 +181,7 @@ func (s *Store) checkMetadata(bad func(key, format string, args ...any) error) e
 // DirBlobs keeps blobs in the data directory.
 const DirBlobs = "dir"
 
-// checkStore checks where blobs are stored.
+// checkStore checks the location of the blobs.
 func (c *Config) checkStore(bad func(key, format string, args ...any) error) error {
 	s := &c.Store
 	if s.KeepIndices < 1 {
@@ -187,7 +189,7 @@ func (c *Config) checkStore(bad func(key, format string, args ...any) error) err
 	}
 	if s.Blobs == DirBlobs {
 		if s.Redirect {
-			return bad("redirect", "needs blobs in a bucket, and blobs is %q", DirBlobs)
+			return bad("redirect", "needs blobs in a bucket, but blobs is %q", DirBlobs)
 		}
 		return nil
 	}
@@ -226,8 +228,8 @@ type Mirror struct {
 	Missing       string       `toml:"missing"`  // "" or "record"
 	Archive       string       `toml:"archive"`  // name for /mr and /archive; default: Name
 	Interval      Duration     `toml:"interval"` // 0: only on request
-	Keep          Duration     `toml:"keep"`     // 0: for ever
-	MaxAge        Duration     `toml:"max_age"`  // of upstream's Date, above which a suite is reported as stale; 0: any
+	Keep          Duration     `toml:"keep"`     // 0: forever
+	MaxAge        Duration     `toml:"max_age"`  // age of upstream's Date above which a suite is reported as stale; 0: never
 	Languages     []string     `toml:"languages"`
 	Contents      bool         `toml:"contents"`
 	Udebs         bool         `toml:"udebs"`
@@ -236,8 +238,8 @@ type Mirror struct {
 	Packages      []string     `toml:"packages"` // globs of package names; freezes and "all" take only these
 	GPGCheck      *bool        `toml:"gpgcheck"` // rpm: package signatures; default true
 	RepoGPGCheck  *bool        `toml:"repo_gpgcheck"`
-	// Local mirrors hold packages of one's own: they have no upstream, and their
-	// snapshots are made by adding and removing packages.
+	// Local mirrors contain packages of this organisation. They have no upstream: adding
+	// and removing packages makes their snapshots.
 	Local  bool   `toml:"local"`
 	Origin string `toml:"origin"` // of the Release files of a local mirror; default: the name
 	Label  string `toml:"label"`
@@ -303,7 +305,7 @@ func (m *Mirror) ConfiguredURLs() []remote.URL {
 	return out
 }
 
-// ArchiveName is what the machine interface of snapshot.debian.org calls the mirror.
+// ArchiveName returns the mirror's name in the machine interface of snapshot.debian.org.
 func (m *Mirror) ArchiveName() string {
 	if m.Archive == "" {
 		return m.Name
@@ -339,14 +341,14 @@ func Default() Config {
 	}
 }
 
-// Load reads and checks the file name. It does not read the files that the
-// configuration names, which clients of the daemon may not be allowed to read.
+// Load reads and checks a configuration file. It does not read the files that the
+// configuration names, because clients of the daemon may not be allowed to read them.
 func Load(name string) (*Config, error) {
 	c, _, err := load(name)
 	return c, err
 }
 
-// LoadAll is Load for the daemon: it also checks the credential and certificate
+// LoadAll is like Load, for the daemon: it also checks the credential and certificate
 // files of mirrors, and the secrets of webhooks.
 func LoadAll(name string) (*Config, error) {
 	c, at, err := load(name)
@@ -380,14 +382,14 @@ func load(name string) (*Config, position, error) {
 	return parse(name, data)
 }
 
-// Parse parses and checks a configuration. name is used in messages, and its
-// directory to resolve relative paths.
+// Parse parses and checks a configuration. name is the file name in messages; relative
+// paths start at its directory.
 func Parse(name string, data []byte) (*Config, error) {
 	c, _, err := parse(name, data)
 	return c, err
 }
 
-// position returns the file and line of a key, in the ith table of that name.
+// position returns the file and line of a key, in the i-th table of a name.
 type position func(table string, i int, key string) string
 
 func parse(name string, data []byte) (*Config, position, error) {

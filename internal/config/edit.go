@@ -14,16 +14,16 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// ErrNotEditable means that a change of a configuration file would lose a comment,
-// or that the mirror is written in a form that cannot be changed as text.
+// ErrNotEditable means that a change of a configuration file would lose a comment, or
+// that the mirror is written in a form that cannot be changed as text.
 var ErrNotEditable = errors.New("cannot be edited by a program")
 
 // Setting is a key of a mirror and its value in TOML; "" removes the key.
 type Setting struct{ Key, Value string }
 
-// ParseSetting parses KEY=VALUE as people type it: strings without quotes, lists
-// with commas. A value that begins like a list or string in TOML is taken as it is.
-// Nothing after = removes the key.
+// ParseSetting parses KEY=VALUE as users type it: strings without quotes, lists with
+// commas. A value that begins like a TOML list or string is used unchanged. An empty
+// value removes the key.
 func ParseSetting(arg string) (Setting, error) {
 	key, value, ok := strings.Cut(arg, "=")
 	kinds := mirrorKeys()
@@ -32,7 +32,7 @@ func ParseSetting(arg string) (Setting, error) {
 	case !ok:
 		return Setting{}, fmt.Errorf("%q: expected KEY=VALUE", arg)
 	case key == "name":
-		return Setting{}, errors.New("the name of a mirror changes with: snapctl mirror rename M N")
+		return Setting{}, errors.New("to change the name of a mirror, use: snapctl mirror rename M N")
 	case !known:
 		return Setting{}, fmt.Errorf("unknown key %q: expected one of %s", key, strings.Join(slices.Sorted(maps.Keys(kinds)), ", "))
 	case value == "" || strings.HasPrefix(value, "[") || strings.HasPrefix(value, `"`):
@@ -74,7 +74,7 @@ func Quote(s string) string {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(s) // strings can be encoded
+	_ = enc.Encode(s) // encoding a string cannot fail
 	return strings.ReplaceAll(strings.TrimSuffix(b.String(), "\n"), "\x7f", `\u007f`)
 }
 
@@ -90,9 +90,9 @@ func MirrorText(name string, settings []Setting) string {
 	return b.String()
 }
 
-// AddMirror returns the text of a configuration file with one more mirror, at the
-// end. file is the name of the file, for messages and relative paths. The other
-// bytes stay as they are; so it is with the functions below.
+// AddMirror returns the text of a configuration file with one more mirror, at the end.
+// file is the name of the file, for messages and relative paths. All other bytes stay the
+// same, as with the functions below.
 func AddMirror(file string, text []byte, name string, settings []Setting) ([]byte, error) {
 	out := slices.Clone(text)
 	if len(out) > 0 && out[len(out)-1] != '\n' {
@@ -140,7 +140,7 @@ func RemoveMirror(file string, text []byte, name string) ([]byte, error) {
 	}
 	before := text[:t.start]
 	if t.end == len(text) {
-		// The empty lines above the removed table must not end the file.
+		// Remove the empty lines above the removed table if they would end the file.
 		for bytes.HasSuffix(before, []byte("\n\n")) {
 			before = before[:len(before)-1]
 		}
@@ -148,8 +148,8 @@ func RemoveMirror(file string, text []byte, name string) ([]byte, error) {
 	return checked(file, text, slices.Concat(before, text[t.end:]), name)
 }
 
-// checked returns an edited text if it is valid and differs in nothing but the
-// mirrors that the edit is about.
+// checked returns an edited text if it is valid and changes only the mirrors named in
+// about.
 func checked(file string, old, text []byte, about ...string) ([]byte, error) {
 	was, err := Parse(file, old)
 	if err != nil {
@@ -165,7 +165,7 @@ func checked(file string, old, text []byte, about ...string) ([]byte, error) {
 		return rest
 	}
 	if !reflect.DeepEqual(others(was), others(is)) {
-		return nil, fmt.Errorf("%s: mirror %s %w: the change would reach other parts of the file", file, about[0], ErrNotEditable)
+		return nil, fmt.Errorf("%s: mirror %s %w: the change would affect other parts of the file", file, about[0], ErrNotEditable)
 	}
 	return text, nil
 }
@@ -173,8 +173,8 @@ func checked(file string, old, text []byte, about ...string) ([]byte, error) {
 // table is a [[mirror]] table in the text of a configuration file.
 type table struct {
 	name       string
-	start, end int // with the comments directly above it, and the line after it where that is empty
-	insert     int // offset behind the line of its last key
+	start, end int // with the comments directly above it, and an empty line after it
+	insert     int // offset after the line of its last key
 	keys       []keyValue
 }
 
@@ -204,7 +204,7 @@ func findTable(file string, text []byte, name string) (*table, error) {
 	var names []string
 	for _, m := range c.Mirrors {
 		if m.Name == name {
-			return nil, fmt.Errorf("%s: mirror %s %w: it has no [[mirror]] table of its own", file, name, ErrNotEditable)
+			return nil, fmt.Errorf("%s: mirror %s %w: it is not in a separate [[mirror]] table", file, name, ErrNotEditable)
 		}
 		names = append(names, m.Name)
 	}
@@ -251,7 +251,7 @@ func tables(file string, text []byte) ([]table, error) {
 	}
 	if err := p.Error(); err != nil {
 		var c Config
-		return nil, decodeError(file, toml.Unmarshal(text, &c)) // with the line
+		return nil, decodeError(file, toml.Unmarshal(text, &c)) // names the line
 	}
 	for i := range out {
 		t := &out[i]
@@ -307,7 +307,7 @@ func (t *table) set(file string, text []byte, s Setting) ([]byte, error) {
 	return slices.Concat(text[:kv.value], []byte(s.Value), text[kv.end:]), nil
 }
 
-// column returns the column of = where all keys have it in one; 0 where not.
+// column returns the column of "=" if all keys have it in the same column, otherwise 0.
 func (t *table) column(text []byte) int {
 	column := 0
 	for i, kv := range t.keys {
@@ -325,7 +325,7 @@ func (t *table) column(text []byte) int {
 
 func lineStart(text []byte, at int) int { return bytes.LastIndexByte(text[:at], '\n') + 1 }
 
-// lineEnd returns the offset behind the end of a line.
+// lineEnd returns the offset after the end of a line.
 func lineEnd(text []byte, at int) int {
 	if i := bytes.IndexByte(text[at:], '\n'); i >= 0 {
 		return at + i + 1
@@ -345,9 +345,9 @@ func commentsAbove(text []byte, at int) int {
 	return at
 }
 
-// tableEnd returns the end of a table whose last key ends at a line: with the
+// tableEnd returns the end of a table whose last key ends at a line. The table includes
 // comments that follow directly, unless they belong to the next table, and the empty
-// lines that follow.
+// lines after them.
 func tableEnd(text []byte, at int, headers []int) int {
 	end := at
 	for end < len(text) && bytes.HasPrefix(bytes.TrimLeft(text[end:lineEnd(text, end)], " \t"), []byte("#")) {

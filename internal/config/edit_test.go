@@ -115,7 +115,7 @@ func TestEditRefused(t *testing.T) {
 		{"a comment inside a value", func() ([]byte, error) {
 			return SetMirror("f", []byte(editable), "fedora", []Setting{{"architectures", `["aarch64"]`}})
 		}, ErrNotEditable, "f:25: architectures of mirror fedora cannot be edited by a program: comments inside its value would be lost"},
-		{"an inline table", func() ([]byte, error) { return RemoveMirror("f", []byte(inline), "a") }, ErrNotEditable, "it has no [[mirror]] table of its own"},
+		{"an inline table", func() ([]byte, error) { return RemoveMirror("f", []byte(inline), "a") }, ErrNotEditable, "it is not in a separate [[mirror]] table"},
 		{"one more beside inline tables", func() ([]byte, error) { return AddMirror("f", []byte(inline), "b", nil) }, ErrInvalid, "f:"},
 		{"an unknown mirror", func() ([]byte, error) { return RemoveMirror("f", []byte(editable), "suse") }, ErrUnknownMirror, "suse (configured: debian, fedora)"},
 		{"a bad value", func() ([]byte, error) {
@@ -128,7 +128,7 @@ func TestEditRefused(t *testing.T) {
 		}, ErrInvalid, "f:"},
 		{"a value with another table in it", func() ([]byte, error) {
 			return AddMirror("f", []byte(editable), "b", []Setting{{"type", "\"rpm\"\nurl = \"https://mirror.example.org/b\"\ngpgcheck = false\n[store]\nreserve = \"1MiB\""}})
-		}, ErrNotEditable, "the change would reach other parts of the file"},
+		}, ErrNotEditable, "the change would affect other parts of the file"},
 	} {
 		_, err := c.edit()
 		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) {

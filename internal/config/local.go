@@ -6,7 +6,7 @@ import (
 	"unicode"
 )
 
-// fillLocal sets what a local mirror always has: all packages are stored, and
+// fillLocal sets the fixed settings of a local mirror: all packages are stored, and
 // source packages and udebs can be added.
 func (m *Mirror) fillLocal() {
 	if !m.Local {
@@ -87,8 +87,8 @@ func (m *Mirror) checkLocal(bad func(key, format string, args ...any) error) err
 	return m.checkArchs(bad, "all", "source")
 }
 
-// checkArchs checks the architectures of a local mirror; others are those that every
-// mirror has.
+// checkArchs checks the architectures of a local mirror. others are architectures that
+// every mirror has.
 func (m *Mirror) checkArchs(bad func(key, format string, args ...any) error, others ...string) error {
 	for i, a := range m.Architectures {
 		switch {

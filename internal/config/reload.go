@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Reloaded returns what is in effect after the configuration file was read again
-// while snapd runs: old with the mirrors, webhooks and limits of next. restart names the keys
-// that differ but take effect only when snapd starts, in the order of the struct.
+// Reloaded returns the configuration in effect after the file was read again while snapd
+// runs: old with the mirrors, webhooks and limits of next. restart lists, in the order of
+// the struct, the other keys that differ: they take effect when snapd starts.
 func Reloaded(old, next *Config) (live *Config, restart []string) {
 	c := *old
 	c.Mirrors = next.Mirrors
@@ -20,7 +20,7 @@ func Reloaded(old, next *Config) (live *Config, restart []string) {
 	return &c, differing("", reflect.ValueOf(c), reflect.ValueOf(*next))
 }
 
-// differing returns the keys whose values differ in two values of one struct.
+// differing returns the keys whose values differ in two values of the same struct.
 func differing(prefix string, a, b reflect.Value) (keys []string) {
 	for i := range a.NumField() {
 		key, x, y := prefix+a.Type().Field(i).Tag.Get("toml"), a.Field(i), b.Field(i)

@@ -19,14 +19,14 @@ var nameRE = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+~_-]{0,99}$`)
 // ValidName reports whether name is allowed for mirrors, freezes and recordings.
 func ValidName(name string) bool { return nameRE().MatchString(name) }
 
-// hostRE is the form of the name of a host, with or without a port.
+// hostRE matches a host name, with or without a port.
 var hostRE = lazyregexp.New(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?$`)
 
-// originRE is the form of the name of a transparency log.
+// originRE matches the name of a transparency log.
 var originRE = lazyregexp.New(`^[A-Za-z0-9:\[\]._/~-]{1,255}$`)
 
-// ValidMirrorName reports whether a mirror can have this name. It is used in URLs
-// and, in a freeze, is a sibling of the files that every freeze has.
+// ValidMirrorName reports whether a mirror can have this name. The name is used in URLs
+// and, in a freeze, must differ from the names of the files that every freeze has.
 func ValidMirrorName(name string) bool {
 	switch name {
 	case "latest", "manifest.json", "manifest.json.asc", "provenance.json", "provenance.json.asc", "key.asc", "manifest.json.tlog-proof", "log.vkey":
@@ -113,8 +113,8 @@ func (c *Config) validate(at position) error {
 	return c.checkArchives(bad)
 }
 
-// checkArchives checks the names of mirrors in the machine interface: a name stands
-// for one mirror.
+// checkArchives checks the names of mirrors in the machine interface: each name must
+// refer to one mirror only.
 func (c *Config) checkArchives(bad func(table string, i int, key, format string, args ...any) error) error {
 	owner := map[string]string{}
 	for _, m := range c.Mirrors {
@@ -126,7 +126,7 @@ func (c *Config) checkArchives(bad func(table string, i int, key, format string,
 		case !ValidMirrorName(m.Archive):
 			return bad("mirror", i, "archive", "mirror %q: %q: expected letters, digits and .+~_- (at most 100)", m.Name, m.Archive)
 		case other != "" && other != m.Name:
-			return bad("mirror", i, "archive", "mirror %q: %q already stands for mirror %q", m.Name, m.Archive, other)
+			return bad("mirror", i, "archive", "mirror %q: %q is already the name of mirror %q", m.Name, m.Archive, other)
 		default:
 			owner[m.Archive] = m.Name
 		}
@@ -142,7 +142,7 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 		return bad("download", `%q: expected "on_demand" or "all"`, m.Download)
 	}
 	if m.Origin != "" || m.Label != "" {
-		return bad("origin", "only mirrors with local = true have origin and label: other Release files are upstream's")
+		return bad("origin", "only mirrors with local = true have origin and label: the Release files of other mirrors are upstream's")
 	}
 	switch {
 	case m.Missing != "" && m.Missing != RecordMissing:
@@ -176,7 +176,7 @@ func (m *Mirror) check(bad func(key, format string, args ...any) error) error {
 			return bad("allow_parent", "only mirrors of type rpm have it")
 		}
 		for i, s := range m.Suites {
-			if s == "/" { // some sources are written like this
+			if s == "/" { // some sources.list lines are written like this
 				s = "./"
 				m.Suites[i] = s
 			}
@@ -268,7 +268,7 @@ func (c *Config) checkAPI(bad func(table string, i int, key, format string, args
 	case a.MaxUpload < minUpload:
 		return bad("api", 0, "max_upload", "%s: expected at least %s", a.MaxUpload, Size(minUpload))
 	case (a.TLSCert == "") != (a.TLSKey == ""):
-		return bad("api", 0, "tls_cert", "tls_cert and tls_key go together")
+		return bad("api", 0, "tls_cert", "tls_cert and tls_key must be set together")
 	case a.Listen == "" && a.TLSCert != "":
 		return bad("api", 0, "tls_cert", "has no effect without listen")
 	case a.Listen == "" && len(a.TrustedProxies) > 0:
@@ -286,8 +286,8 @@ func (c *Config) checkAPI(bad func(table string, i int, key, format string, args
 	return nil
 }
 
-// isLoopback reports whether a host is an address of this machine alone. A name is
-// not, because it may come to mean another address.
+// isLoopback reports whether a host is an address of this machine only. A name is not,
+// because it may later resolve to another address.
 func isLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback()

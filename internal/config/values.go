@@ -13,8 +13,8 @@ import (
 // Strings is a string or a list of strings in TOML.
 type Strings []string
 
-// UnmarshalText decodes a string. The decoder handles lists itself, and does not
-// offer UnmarshalTOML for unions.
+// UnmarshalText decodes a string. The decoder itself handles lists, and does not support
+// UnmarshalTOML for unions.
 func (s *Strings) UnmarshalText(b []byte) error { *s = Strings{string(b)}; return nil }
 
 // Duration is a length of time. It has the units of time.ParseDuration and "d"
@@ -31,7 +31,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	return err
 }
 
-// String returns the form that UnmarshalText parses.
+// String returns the duration in the form that UnmarshalText parses.
 func (d Duration) String() string {
 	v := time.Duration(d)
 	switch {
@@ -45,7 +45,7 @@ func (d Duration) String() string {
 	return v.String()
 }
 
-// MarshalText returns the form that UnmarshalText parses.
+// MarshalText returns the duration in the form that UnmarshalText parses.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // ParseDuration parses a non-negative duration, with "d" for 24 hours.
@@ -76,7 +76,7 @@ func ParseDuration(s string) (time.Duration, error) {
 // Network is a network, or one address: "192.0.2.0/24", "::1".
 type Network struct{ p netip.Prefix }
 
-// UnmarshalText parses an address, or a network with the length of its prefix.
+// UnmarshalText parses an address, or a network with its prefix length.
 func (n *Network) UnmarshalText(b []byte) error {
 	s := string(b)
 	p, err := netip.ParsePrefix(s)

@@ -12,10 +12,10 @@ import (
 	"example.org/snapd/internal/webhook/signature"
 )
 
-// Webhook is told of events: by a POST to a URL, or by a command.
+// Webhook is a receiver of events: a URL, which gets a POST, or a command.
 type Webhook struct {
-	// Name is what the log and the metrics call it, and what its deliveries are kept
-	// under; default: the host of the URL, or the last part of the command's path.
+	// Name identifies the webhook in the log, the metrics and the stored deliveries;
+	// default: the host of the URL, or the last part of the command's path.
 	Name         string     `toml:"name"`
 	URL          remote.URL `toml:"url"`
 	Command      []string   `toml:"command"`       // a program and its arguments; the event is on standard input
@@ -25,7 +25,7 @@ type Webhook struct {
 	Timeout      Duration   `toml:"timeout"`       // of one attempt; default 30s
 }
 
-// WebhookEvents returns the types of events that webhooks can be told of.
+// WebhookEvents returns the types of events that webhooks can receive.
 func WebhookEvents() []string { return []string{"snapshot", "freeze", "channel", "failure", "stale"} }
 
 // Bounds of Webhook.Timeout.
@@ -35,8 +35,8 @@ const (
 	maxWebhookTimeout = 10 * time.Minute
 )
 
-// Target describes where events go, without what may be secret: chat services have the
-// secret in the path of the URL.
+// Target describes the receiver without its secrets: the URLs of chat services have a
+// secret in their path.
 func (w *Webhook) Target() string {
 	if len(w.Command) > 0 {
 		return w.Command[0]
@@ -107,9 +107,9 @@ func (w *Webhook) check(bad func(key, format string, args ...any) error) error {
 		case !filepath.IsAbs(w.Command[0]):
 			return bad("command", "%q: expected the absolute path of a program", w.Command[0])
 		case w.SecretFile != "":
-			return bad("secret_file", "is for url: a command reads the event from snapd itself")
+			return bad("secret_file", "is only for url: a command needs no signature, it reads the event from snapd itself")
 		case w.AllowPrivate:
-			return bad("allow_private", "is for url")
+			return bad("allow_private", "is only for url")
 		}
 		return nil
 	}

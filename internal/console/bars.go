@@ -24,8 +24,8 @@ type Bars struct {
 	tasks map[string]*task
 }
 
-// NewBars returns bars that are drawn on w. It returns nil if w is not a
-// terminal, or is one that shows only text.
+// NewBars returns bars that are drawn on w. It returns nil if w is not a terminal, or if
+// the terminal can only show text.
 func NewBars(w io.Writer, getenv func(string) string) *Bars {
 	if !IsTerminal(w) || getenv("TERM") == "dumb" {
 		return nil
@@ -159,7 +159,7 @@ func (r *rate) add(at time.Time, bytes int64) {
 		r.samples = nil // a new phase starts from zero
 	}
 	if n := len(r.samples); n > 1 && at.Sub(r.samples[n-2].at) < rateWindow/50 {
-		r.samples[n-1] = sample{at, bytes} // enough samples are this close together
+		r.samples[n-1] = sample{at, bytes} // replace the last sample: enough samples are this close together
 	} else {
 		r.samples = append(r.samples, sample{at, bytes})
 	}

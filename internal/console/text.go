@@ -27,7 +27,7 @@ func Clean(s string) string {
 	return strings.ReplaceAll(CleanLines(s), "\n", `\n`)
 }
 
-// CleanLines is Clean for text with several lines.
+// CleanLines is like Clean, for text with several lines.
 func CleanLines(s string) string {
 	if utf8.ValidString(s) && strings.IndexFunc(s, unsafe) < 0 {
 		return s

@@ -133,7 +133,7 @@ func TestWebhooks(t *testing.T) {
 	if err := os.WriteFile(secret, []byte("hunter2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.reload(t); err == nil || !strings.Contains(err.Error(), "not the secret of a webhook") || strings.Contains(err.Error(), "hunter2") {
+	if _, err := r.reload(t); err == nil || !strings.Contains(err.Error(), "no usable webhook secret") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("a bad secret: %v", err)
 	}
 	var test api.WebhookTest

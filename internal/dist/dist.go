@@ -1,7 +1,7 @@
-// Command dist makes a release: a tarball of the committed source with all
-// modules, static programs for each architecture, a bill of materials of what is
-// linked into them, and checksums. Equal commits give equal bytes, on any machine
-// and in any directory, with the Go version that go.mod names.
+// Command dist makes a release: a tarball of the committed source with all modules,
+// static programs for each architecture, a bill of materials of the modules linked into
+// them, and checksums. Equal commits give equal bytes, on any machine and in any
+// directory, if the Go version is the one in go.mod.
 package main
 
 import (
@@ -46,7 +46,7 @@ func main() {
 	}
 }
 
-// release is one release that is being made.
+// release is a release in progress.
 type release struct {
 	dir, out string // the checkout; where to write
 	arch     []string
@@ -54,8 +54,8 @@ type release struct {
 
 	version string
 	time    time.Time // of the commit
-	tree    string    // the source, unpacked, with its modules
-	made    []string  // names in out
+	tree    string    // directory of the unpacked source with its modules
+	made    []string  // names of files written to out
 }
 
 const program = "frozen-snapd"
@@ -88,7 +88,7 @@ func (r *release) make(ctx context.Context) (err error) {
 
 var changelogHead = regexp.MustCompile(`^` + program + ` \(([0-9][0-9a-z.+~-]*)\) `)
 
-// identify reads the version, which debian/changelog holds, and the commit's time.
+// identify reads the version from debian/changelog, and the time of the commit.
 func (r *release) identify(ctx context.Context) error {
 	text, err := os.ReadFile(filepath.Join(r.dir, "debian/changelog"))
 	if err != nil {
@@ -172,8 +172,8 @@ func (r *release) source(context.Context) error {
 	})
 }
 
-// tarball packs a directory: names in order, the commit's time, no owners, and
-// modes that tell only whether a file is a program.
+// tarball packs a directory with sorted names, the commit's time, no owners, and modes
+// that only distinguish programs from other files.
 func (r *release) tarball(w io.Writer, dir, prefix string) error {
 	z, err := gzip.NewWriterLevel(w, gzip.BestCompression)
 	if err != nil {
@@ -214,8 +214,8 @@ func (r *release) tarball(w io.Writer, dir, prefix string) error {
 	return errors.Join(err, t.Close(), z.Close())
 }
 
-// programs builds both programs for each architecture, from the unpacked source
-// and its modules alone, and lists what is linked into them.
+// programs builds both programs for each architecture, using only the unpacked source and
+// its modules, and lists the modules linked into them.
 func (r *release) programs(ctx context.Context) error {
 	for _, arch := range r.arch {
 		name := fmt.Sprintf("%s-%s-linux-%s", program, r.version, arch)
@@ -309,7 +309,7 @@ type property struct {
 	Value string `json:"value"`
 }
 
-// checksums lists what was made, as sha256sum --check reads it.
+// checksums lists the files of the release in the format of sha256sum --check.
 func (r *release) checksums(context.Context) error {
 	var b strings.Builder
 	for _, name := range r.made {
@@ -335,7 +335,7 @@ func digest(file string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// write makes a file of the release, whole or not at all.
+// write writes a file of the release atomically.
 func (r *release) write(name string, fill func(io.Writer) error) error {
 	file := filepath.Join(r.out, name)
 	f, err := os.Create(file + ".new")
@@ -350,7 +350,7 @@ func (r *release) write(name string, fill func(io.Writer) error) error {
 	return os.Rename(file+".new", file)
 }
 
-// run runs a command and returns its output; its errors come with what it said.
+// run runs a command and returns its output. Its errors include the command's messages.
 func (r *release) run(ctx context.Context, dir, name string, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir

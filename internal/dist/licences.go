@@ -49,7 +49,7 @@ func (r *release) linked(ctx context.Context) ([]module, error) {
 	return list, nil
 }
 
-// terms are the sentences that tell licences apart, and their SPDX names.
+// terms are sentences that identify licences, with their SPDX names.
 var terms = []struct {
 	name string
 	says *regexp.Regexp
@@ -101,7 +101,7 @@ func (m module) licence() (names []string, text string, err error) {
 
 var copyrightLine = regexp.MustCompile(`(?i)^[>*# \t]*copyright (?:\(c\) |© )?(\d.*)$`)
 
-// holders are the copyright lines of a licence.
+// holders returns the copyright lines of a licence.
 func holders(text string) (out []string) {
 	for _, l := range strings.Split(text, "\n") {
 		if m := copyrightLine.FindStringSubmatch(l); m != nil {
@@ -114,7 +114,8 @@ func holders(text string) (out []string) {
 	return out
 }
 
-// apacheText is the text of that licence with its appendix, which Debian has.
+// apacheText matches the text of the Apache licence with its appendix, which Debian
+// systems have.
 var apacheText = regexp.MustCompile(`(?s)[ \n]+Apache License\s+Version 2\.0.*limitations under the License\.`)
 
 const copyrightHead = `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -138,8 +139,8 @@ Comment: A test checks our description of the control API with it. It is not
  part of the programs.
 `
 
-// copyright writes debian/copyright (DEP 5): our licence, and the text of that of
-// every module that is linked in.
+// copyright writes debian/copyright (DEP 5): our licence, and the licence text of every
+// linked module.
 func (r *release) copyright(ctx context.Context) (string, error) {
 	modules, err := r.linked(ctx)
 	if err != nil {

@@ -9,10 +9,10 @@ import "errors"
 
 // The classes. errors.Is finds the class of a sentinel made by New.
 var (
-	// NotFound means that what was asked for does not exist.
+	// NotFound means that the requested object does not exist.
 	NotFound = errors.New("not found")
-	// Conflict means that the request conflicts with the current state: something
-	// is in the way, is missing, or is still needed.
+	// Conflict means that the request conflicts with the current state: something blocks
+	// it, is missing, or is still needed.
 	Conflict = errors.New("conflict")
 	// Usage means that the request is invalid in any state.
 	Usage = errors.New("usage")

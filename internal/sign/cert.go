@@ -52,7 +52,7 @@ type selfSig struct {
 
 type revocation struct {
 	created time.Time
-	hard    bool // counts at any time
+	hard    bool // applies to any time
 	reason  string
 }
 
@@ -61,7 +61,7 @@ type revocation struct {
 func newCert(packets []rawPacket) (*cert, error) {
 	c := new(cert)
 	var raw []byte
-	attach := false // signatures belong to the last block
+	attach := false // whether signatures belong to the last block
 	for i, p := range packets {
 		if p.tag == tagTrust || p.tag == tagMarker || p.tag == tagPadding {
 			continue
@@ -146,7 +146,7 @@ func merge(a, b *cert) *cert {
 	for _, raw := range m.copies {
 		packets, err := splitPackets(raw, maxPackets)
 		if err != nil {
-			continue // not reached: the copy was split before
+			continue // not reached: the copy has been split before
 		}
 		c, err := newCert(packets)
 		if err != nil {
@@ -244,9 +244,9 @@ func (c *cert) evaluate() {
 	})
 }
 
-// usable reports whether the digest and notations of a self-signature allow it to
-// count. SHA-1 is still good enough here, as in gpgv 2.2: what is signed is a key
-// that its owner chose, not a message.
+// usable reports whether a self-signature may count, by its digest and notations. SHA-1
+// is still good enough here, as in gpgv 2.2: the signed data is a key that its owner
+// chose, not a message.
 func usable(s *packet.Signature) bool {
 	if name := digestName(s.Hash); name == "MD5" || name == "RIPEMD160" || !s.Hash.Available() {
 		return false
@@ -286,8 +286,8 @@ func newRevocation(s *packet.Signature) revocation {
 	return r
 }
 
-// self returns the self-signature that counts at t: the newest that does not
-// expire before t, even if it was made after t.
+// self returns the self-signature that counts at t: the newest that has not expired at t,
+// even if it was made after t.
 func (k *pubKey) self(t time.Time) (selfSig, bool) {
 	direct := false
 	if k.primary && k.pk.Version == 6 { // RFC 9580, section 10.1.1: direct-key signatures rule
@@ -318,7 +318,7 @@ func (k *pubKey) self(t time.Time) (selfSig, bool) {
 	return best, found
 }
 
-// validAt returns why the key was not valid at t, or nil.
+// validAt returns the reason why the key was not valid at t, or nil.
 func (k *pubKey) validAt(t time.Time) error {
 	for _, r := range k.revs {
 		if r.hard || !t.Before(r.created) {

@@ -19,13 +19,12 @@ const (
 	maxLine = 19990
 )
 
-// VerifyClearsigned verifies a clear-signed message such as an InRelease file. It
-// must be exactly one message that starts at the first byte; after it only white
-// space is allowed, and by apt's rules nothing. The result has the signed text.
-// Anything that apt and gpgv could read differently is refused with ErrMalformed:
-// headers other than Hash, lines that begin with an unescaped dash, NUL, carriage
-// returns within a line, overlong lines. The other errors are those of
-// VerifyDetached.
+// VerifyClearsigned verifies a clear-signed message such as an InRelease file. The data
+// must be exactly one message that starts at the first byte. Only white space may follow
+// it, and, by apt's rules, nothing at all. The result contains the signed text. Anything
+// that apt and gpgv could read differently is refused with ErrMalformed: headers other
+// than Hash, lines that begin with an unescaped dash, NUL, carriage returns within a
+// line, overlong lines. The other errors are those of VerifyDetached.
 func VerifyClearsigned(data []byte, opts VerifyOptions) (Verified, error) {
 	text, canonical, armor, digests, err := splitClearsigned(data)
 	if err != nil {
@@ -57,11 +56,10 @@ func IsClearsigned(data []byte) bool {
 	return line == clearBegin
 }
 
-// splitClearsigned splits a clear-signed message into the signed text, the same
-// text with the line endings that are hashed (CR LF, none after the last line;
-// RFC 9580, section 7.2), the armor of the signature, and the digests that the
-// headers name. If a header names a digest that gpgv 2.2 does not know, there are
-// none.
+// splitClearsigned splits a clear-signed message into the signed text, the same text with
+// the line endings that are hashed (CR LF, none after the last line; RFC 9580, section
+// 7.2), the armor of the signature, and the digests that the headers name. It returns no
+// digests if a header names one that gpgv 2.2 does not know.
 func splitClearsigned(data []byte) (text, canonical, armor []byte, digests []string, err error) {
 	line, rest := cutLine(data)
 	if line != clearBegin {

@@ -122,9 +122,9 @@ type armorBlock struct {
 	before []byte // text before the block's first line
 }
 
-// nextArmor decodes the first armor block in data (RFC 9580, section 6.2). It
-// returns errNoArmor if there is none. A checksum must be correct if present,
-// because gpgv refuses the block otherwise.
+// nextArmor decodes the first armor block in data (RFC 9580, section 6.2). It returns
+// errNoArmor if data has no block. A checksum must be correct if present, because gpgv
+// refuses the block otherwise.
 func nextArmor(data []byte) (b armorBlock, rest []byte, err error) {
 	const begin, dashes = "-----BEGIN PGP ", "-----"
 	start := 0
@@ -171,7 +171,7 @@ func nextArmor(data []byte) (b armorBlock, rest []byte, err error) {
 			}
 			break
 		}
-		line = blanks.Replace(line) // gpgv reads past them
+		line = blanks.Replace(line) // gpgv ignores them
 		switch {
 		case sum != "":
 			if line != "" {

@@ -2,7 +2,7 @@ package sign
 
 import (
 	"crypto"
-	_ "crypto/sha1" // known, so that it can be refused by name
+	_ "crypto/sha1" // registered, so that it can be refused by name
 	_ "crypto/sha256"
 	_ "crypto/sha3"
 	_ "crypto/sha512"
@@ -19,9 +19,9 @@ import (
 
 // message is one signature over a message, while it is being verified.
 type message struct {
-	sig *packet.Signature // nil for version 3 and unreadable ones
+	sig *packet.Signature // nil for version 3 and unreadable signatures
 	v3  *signatureV3
-	err error // why it cannot be verified at all
+	err error // why the signature cannot be verified at all
 
 	created time.Time
 	hash    crypto.Hash

@@ -27,17 +27,17 @@ type PrivateKey struct {
 	cert    *cert
 }
 
-// GenerateOptions say what key to generate. The zero value is a key that every
-// client since 2015 supports and whose signatures are reproducible: version 4
-// EdDSA (Curve25519), without an expiry date.
+// GenerateOptions say which kind of key to generate. The zero value is a key that every
+// client since 2015 supports and whose signatures are reproducible: version 4 EdDSA
+// (Curve25519), without an expiry date.
 type GenerateOptions struct {
 	Expires time.Time // zero: never, because apt refuses all signatures of an expired key
 	RSABits int       // 2048 to 8192: generate an RSA key of this size instead
 }
 
-// Generate generates a key with the user ID "name <email>". created is the
-// creation time in the certificate: signatures with an earlier date get this one
-// instead. The key itself is random.
+// Generate generates a random key with the user ID "name <email>". created is the
+// creation time in the certificate: signatures with an earlier date get this date
+// instead.
 func Generate(name, email string, created time.Time, opts GenerateOptions) (*PrivateKey, error) {
 	created = created.UTC().Truncate(time.Second)
 	if err := checkTime(created); err != nil {
@@ -154,9 +154,9 @@ func LoadPrivateKey(path string) (*PrivateKey, error) {
 	return k, nil
 }
 
-// ReadKeyFile reads a file with a private key, which only its owner can read (mode
-// 0600 or stricter). The owner must be this process's user or root. Otherwise the
-// error wraps ErrKeyFile.
+// ReadKeyFile reads a file with a private key. Only its owner, this process's user or
+// root, may have access to it (mode 0600 or stricter); otherwise the error wraps
+// ErrKeyFile.
 func ReadKeyFile(path string) ([]byte, error) {
 	f, err := regfile.Open(path)
 	if errors.Is(err, regfile.ErrNotRegular) || errors.Is(err, syscall.EISDIR) {
@@ -186,7 +186,7 @@ func ReadKeyFile(path string) ([]byte, error) {
 	return data, nil
 }
 
-// Armored returns the private key block. The same key gives the same bytes.
+// Armored returns the private key block. The same key always returns the same bytes.
 func (k *PrivateKey) Armored() []byte {
 	return encodeArmor(armorPrivateKey, joinPackets(k.packets))
 }
@@ -200,9 +200,9 @@ func (k *PrivateKey) Public() Key { return k.cert.describe() }
 // Fingerprint returns the primary key's fingerprint.
 func (k *PrivateKey) Fingerprint() string { return k.cert.fpr }
 
-// Renew returns the key with new self-signatures, made at the given time, that
-// change its expiry: to expires, or to never if that is zero. The old
-// self-signatures stay, but the newest counts. Signing subkeys are renewed too.
+// Renew returns the key with new self-signatures, dated at, that set its expiry to
+// expires, or to never if that is zero. The old self-signatures are kept, but the newest
+// counts. Signing subkeys are renewed too.
 func (k *PrivateKey) Renew(at, expires time.Time) (*PrivateKey, error) {
 	at = at.UTC().Truncate(time.Second)
 	if !expires.IsZero() {
@@ -371,8 +371,8 @@ func newestSig(sigs []*packet.Signature, good func(*packet.Signature) bool) *pac
 	return best
 }
 
-// Revoke returns the key with a revocation dated at: as compromised, which
-// invalidates everything it ever signed, or as retired, which invalidates only
+// Revoke returns the key with a revocation dated at. A compromised key is revoked for
+// everything it ever signed; otherwise the key is retired, which only invalidates
 // signatures from at on.
 func (k *PrivateKey) Revoke(at time.Time, compromised bool) (*PrivateKey, error) {
 	at = at.UTC().Truncate(time.Second)

@@ -98,7 +98,7 @@ func TestRefusalWords(t *testing.T) {
 		want string
 	}{
 		"changed text": {bytes.Replace(clear, []byte("stable"), []byte("stabel"), 1), sign.VerifyOptions{Keyring: key.Keyring(), At: day},
-			"bad signature: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + key.Fingerprint() + " (it does not match the signed data)"},
+			"bad signature: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + key.Fingerprint() + " (the signature does not match the signed data)"},
 		"revoked": {clear, sign.VerifyOptions{Keyring: signtest.Revoked(t, key, day.AddDate(1, 0, 0), true).Keyring(), At: day},
 			"revoked key: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + key.Fingerprint() + " (revoked on 2021-03-01T12:00:00Z (compromised))"},
 		"other key": {clear, sign.VerifyOptions{Keyring: other.Keyring(), At: day},

@@ -4,7 +4,7 @@ import (
 	"crypto"
 	"crypto/dsa" //lint:ignore SA1019 old packages are signed by such keys; nothing is signed with one here
 	"crypto/rsa"
-	_ "crypto/sha1" // known, so that it can be refused by name
+	_ "crypto/sha1" // registered, so that it can be refused by name
 	_ "crypto/sha256"
 	_ "crypto/sha3"
 	_ "crypto/sha512"

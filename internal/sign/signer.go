@@ -20,10 +20,10 @@ type Signer struct {
 	command *command
 }
 
-// ErrNoPrivateKey means that this machine knows the signing key, and cannot sign.
+// ErrNoPrivateKey means that this machine has only the public key, and cannot sign.
 var ErrNoPrivateKey = errclass.New(errclass.Transient, "the private key is not on this machine")
 
-// PublicSigner returns a signer that only knows its certificate: it signs nothing, with
+// PublicSigner returns a signer that has only a certificate. Its signing methods return
 // ErrNoPrivateKey.
 func PublicSigner(public []byte) (*Signer, error) {
 	c, err := onlyCertificate(public)
@@ -88,9 +88,8 @@ func (s *Signer) PublicKeyArmored() string {
 	return string(encodeArmor(armorPublicKey, s.cert.export()))
 }
 
-// SignDetached returns an armored detached signature over data. Its date is at,
-// or the creation time of the key if that is later. The same inputs give the same
-// bytes.
+// SignDetached returns an armored detached signature over data. Its date is at, or the
+// creation time of the key if that is later. The same inputs always give the same bytes.
 func (s *Signer) SignDetached(data []byte, at time.Time) ([]byte, error) {
 	sig, err := s.sign(data, at, packet.SigTypeBinary)
 	if err != nil {
@@ -99,13 +98,13 @@ func (s *Signer) SignDetached(data []byte, at time.Time) ([]byte, error) {
 	return encodeArmor(armorSignature, sig), nil
 }
 
-// ClearSign returns data as a clear-signed message, with the date of
-// SignDetached. The last line feed of data is not part of the signed text; one is
-// added if it is missing. White space at the ends of lines is in the message but
-// not signed (RFC 9580, section 7.2).
+// ClearSign returns data as a clear-signed message, dated like SignDetached. The last
+// line feed of data is not part of the signed text; it is added if it is missing. White
+// space at the ends of lines is kept in the message but is not signed (RFC 9580, section
+// 7.2).
 //
-// debootstrap drops the last line feed of the text that it extracts, and then
-// loses the last line if that is a checksum: put another field after the digests.
+// debootstrap drops the last line feed of the text that it extracts, and then loses the
+// last line if that is a checksum: put another field after the digests.
 func (s *Signer) ClearSign(data []byte, at time.Time) ([]byte, error) {
 	escaped, signed, err := clearText(data)
 	if err != nil {
@@ -123,7 +122,7 @@ func (s *Signer) ClearSign(data []byte, at time.Time) ([]byte, error) {
 	if v, err := VerifyClearsigned(out, VerifyOptions{Keyring: s.Keyring()}); err != nil {
 		return nil, fmt.Errorf("check own signature: %w", err)
 	} else if !bytes.Equal(v.Text, signed) {
-		return nil, errors.New("check own signature: the clear-signed text reads back differently")
+		return nil, errors.New("check own signature: the clear-signed text differs after it is parsed")
 	}
 	return out, nil
 }

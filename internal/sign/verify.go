@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	_ "crypto/sha1" // known, so that it can be refused by name
+	_ "crypto/sha1" // registered, so that it can be refused by name
 	_ "crypto/sha256"
 	_ "crypto/sha3"
 	_ "crypto/sha512"
@@ -63,7 +63,7 @@ type Verified struct {
 	Text []byte
 	// Good are the signatures that count, at least one, in the order of the file.
 	Good []Signature
-	// Other are those that do not, each with its Err.
+	// Other are the signatures that do not count, each with its Err.
 	Other []Signature
 }
 
@@ -74,7 +74,7 @@ type Signature struct {
 	UserID      string    // primary user id of the certificate
 	Created     time.Time // as stated in the signature, UTC
 	Digest      string    // "SHA512"
-	Err         error     // why it does not count; nil if it is good
+	Err         error     // why the signature does not count; nil if it is good
 }
 
 // Fingerprints returns the primary keys of the good signatures, each once.
@@ -225,8 +225,8 @@ func verifyAll(ctx context.Context, sigs []*message, signed io.Reader, opts Veri
 	return verdict(sigs, opts)
 }
 
-// errDoesNotFit means that a signature by a known key is over other data.
-var errDoesNotFit = fmt.Errorf("%w: it does not match the signed data", ErrBadSignature)
+// errDoesNotFit means that a signature by a known key was made over other data.
+var errDoesNotFit = fmt.Errorf("%w: the signature does not match the signed data", ErrBadSignature)
 
 // verdict sorts the signatures, and returns an error if none is good or the
 // client refuses a bad one among them.
@@ -275,8 +275,8 @@ type verifyError struct {
 func (e *verifyError) Error() string { return e.msg }
 func (e *verifyError) Unwrap() error { return e.sentinel }
 
-// describe says who signed and what is wrong with the signature; said was already
-// mentioned.
+// describe says who signed and what is wrong with the signature. said is an error that
+// the message has already mentioned.
 func (s Signature) describe(said error) string {
 	by := s.SigningKey
 	if by == "" {
@@ -295,8 +295,7 @@ func (s Signature) describe(said error) string {
 	return fmt.Sprintf("one by %s (%s)", by, why)
 }
 
-// sentinels, ordered by how much they tell about why a document as a whole is
-// refused.
+// sentinels are ordered by how well they explain why a document as a whole is refused.
 var sentinels = []error{ErrBadSignature, ErrRevoked, ErrExpired, ErrWeak, ErrUnknownKey, ErrMalformed}
 
 func rank(err error) int {

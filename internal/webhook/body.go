@@ -12,8 +12,8 @@ import (
 	"example.org/snapd/internal/meta"
 )
 
-// body returns what a webhook gets for an event. It depends on what is recorded of the
-// event and on public_url alone, so that attempts have the same body.
+// body returns the body of an event for a webhook. It depends only on the recorded event
+// and on public_url, so that all attempts send the same bytes.
 func (e *Engine) body(h *hook, ev *meta.Event) ([]byte, error) {
 	out := api.Event{ID: ev.ID, Type: ev.Type, Timestamp: ev.Time, Server: e.cfg.PublicURL}
 	switch {

@@ -28,16 +28,16 @@ var ErrNotDelivered = errclass.New(errclass.Unavailable, "not delivered")
 // maxError bounds the text of an error that is recorded, in bytes.
 const maxError = 500
 
-// outcome is what became of one attempt.
+// outcome is the result of one attempt.
 type outcome struct {
 	status int
-	after  time.Duration // the receiver asks to be left alone for so long
-	over   bool          // it never wants the event
+	after  time.Duration // pause that the receiver asks for
+	over   bool          // the receiver will never accept the event
 	err    error
 }
 
-// attempt delivers an event once, and changes the delivery to what became of it. It
-// returns false if the attempt counts for nothing, because ctx ended before it succeeded.
+// attempt delivers an event once, and records the result in the delivery. It returns
+// false if the attempt does not count, because ctx ended before it succeeded.
 func (e *Engine) attempt(ctx context.Context, h *hook, d *meta.Delivery) bool {
 	start := e.cfg.Now()
 	o := e.send(ctx, h, &d.Event)
@@ -62,11 +62,12 @@ func (e *Engine) attempt(ctx context.Context, h *hook, d *meta.Delivery) bool {
 	wait := max(spread(e.cfg.Backoff[d.Attempts-1]), o.after)
 	d.Next = e.cfg.Now().Add(wait).UTC().Truncate(time.Millisecond)
 	e.count(h.Name, func(c *Counts) { c.Retried++ })
-	e.log.Warn("not delivered, will be tried again", "webhook", h.Name, "event", d.Event.ID, "type", d.Event.Type, "what", d.Event.Subject(), "attempt", d.Attempts, "next", d.Next, "err", d.Error)
+	e.log.Warn("not delivered, retrying later", "webhook", h.Name, "event", d.Event.ID, "type", d.Event.Type, "what", d.Event.Subject(), "attempt", d.Attempts, "next", d.Next, "err", d.Error)
 	return true
 }
 
-// spread makes a pause up to a tenth longer, so that many events do not come back at once.
+// spread makes a pause up to a tenth longer, so that many deliveries are not retried at
+// the same time.
 func spread(d time.Duration) time.Duration { return d + time.Duration(rand.Float64()*0.1*float64(d)) }
 
 // send makes one attempt.
@@ -90,12 +91,12 @@ func (e *Engine) send(ctx context.Context, h *hook, ev *meta.Event) outcome {
 
 // Limits of a command.
 const (
-	maxOutput = 4 << 10 // bytes of its messages that are read
+	maxOutput = 4 << 10 // bytes of its messages that are kept
 	waitTime  = time.Second
 )
 
-// run runs a command in a process group of its own. It gets the event on standard input
-// and nothing of snapd's environment.
+// run runs a command in a separate process group. It gets the event on standard input,
+// and none of snapd's environment.
 func (h *hook) run(ctx context.Context, ev *meta.Event, body []byte) outcome {
 	cmd := exec.CommandContext(ctx, h.Command[0], h.Command[1:]...)
 	cmd.Dir = "/"
@@ -104,14 +105,14 @@ func (h *hook) run(ctx context.Context, ev *meta.Event, body []byte) outcome {
 	out := &bounded{}
 	cmd.Stderr = out
 	cmd.WaitDelay = waitTime
-	// Kill its children with it.
+	// Kill the command's children with it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
 	case err == nil, errors.Is(err, exec.ErrWaitDelay) && ctx.Err() == nil:
-		return outcome{} // snapd does not wait for what it left in the background
+		return outcome{} // snapd does not wait for background processes of the command
 	case ctx.Err() != nil:
 		return outcome{err: fmt.Errorf("%s: killed after %s", h.Command[0], h.Timeout)}
 	case errors.As(err, &exit):
@@ -124,7 +125,7 @@ func (h *hook) run(ctx context.Context, ev *meta.Event, body []byte) outcome {
 	return outcome{err: err}
 }
 
-// bounded keeps the beginning of what is written to it.
+// bounded keeps the beginning of the data written to it.
 type bounded struct{ b []byte }
 
 func (b *bounded) Write(p []byte) (int, error) {
@@ -132,8 +133,8 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Test sends an event of the type "test" to a webhook, once and at once. It is not
-// recorded. ErrUnknown; ErrNotDelivered, with the outcome.
+// Test sends an event of the type "test" to a webhook, once and immediately. The event is
+// not recorded. It returns ErrUnknown, or ErrNotDelivered together with the outcome.
 func (e *Engine) Test(ctx context.Context, name string) (*api.WebhookTest, error) {
 	h, err := e.find(name)
 	if err != nil {

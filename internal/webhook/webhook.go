@@ -1,14 +1,14 @@
-// Package webhook tells receivers outside of snapd what happened in it: it queues the
+// Package webhook reports events in snapd to receivers outside of it. It queues the
 // events that the metadata lists, and delivers each to a URL or a command until the
 // receiver accepts it or three days have passed.
 //
-// The metadata records events in the transactions of the changes that they are about, and
-// deliveries with the time of their next attempt, so that neither a crash nor a restart
-// loses one. A receiver may get an event twice, with the same id: when snapd dies between
-// its answer and the record of it.
+// The metadata records an event in the transaction of the change that it is about, and a
+// delivery with the time of its next attempt, so that neither a crash nor a restart loses
+// one. A receiver may get an event twice, with the same ID, if snapd is killed after the
+// answer of the receiver but before it was recorded.
 //
 // Deliveries to one webhook are made one after the other, by the node that holds its
-// lease. They hold up neither the work that made the event nor other webhooks.
+// lease. They delay neither the work that caused the event nor other webhooks.
 package webhook
 
 import (
@@ -27,7 +27,7 @@ import (
 	"example.org/snapd/internal/webhook/signature"
 )
 
-// ErrUnknown means that the configuration has no webhook of a name.
+// ErrUnknown means that no webhook of that name is configured.
 var ErrUnknown = errclass.New(errclass.NotFound, "no such webhook")
 
 // Metadata is the part of meta.Store that webhooks use.
@@ -43,12 +43,12 @@ type Config struct {
 	Meta      Metadata
 	Client    *fetch.Client
 	Webhooks  []config.Webhook
-	Mirrors   func() []config.Mirror // whose max_age is watched
+	Mirrors   func() []config.Mirror // mirrors whose max_age is watched
 	PublicURL string
-	Node      string // in leases
+	Node      string // name of this node in leases
 	Log       *slog.Logger
 	Now       func() time.Time
-	Fatal     func(error) // is told of errors of the metadata, some of which end the daemon
+	Fatal     func(error) // is called with errors of the metadata, some of which end the daemon
 
 	// Backoff replaces the pauses after failed attempts in tests.
 	Backoff []time.Duration
@@ -56,9 +56,9 @@ type Config struct {
 
 // Times of the engine.
 const (
-	pollTime   = time.Second      // between looks for work
-	recordTime = 10 * time.Second // to record a delivery at the end of the program
-	watchTime  = time.Minute      // between looks for stale suites
+	pollTime   = time.Second      // interval of the search for work
+	recordTime = 10 * time.Second // limit for recording a delivery when the program ends
+	watchTime  = time.Minute      // interval of the search for stale suites
 	keepTime   = 30 * 24 * time.Hour
 	freshTime  = 3 * 24 * time.Hour // events older than this are not queued
 )
@@ -69,19 +69,19 @@ const (
 	trimLimit  = 1000
 )
 
-// backoff are the pauses after failed attempts, as the Standard Webhooks specification
-// proposes them. After the last one the delivery has failed.
+// backoff are the pauses after failed attempts, as proposed by the Standard Webhooks
+// specification. After the last pause and attempt, the delivery has failed.
 var backoff = []time.Duration{
 	5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
 }
 
-// hook is a webhook that can be used.
+// hook is a usable webhook.
 type hook struct {
 	config.Webhook
-	keys *signature.Keys // nil: it has a command
+	keys *signature.Keys // nil: the webhook is a command
 }
 
-// Counts are what became of the attempts of a webhook since the start.
+// Counts are the results of the attempts of a webhook since the start.
 type Counts struct {
 	Delivered int64
 	Retried   int64 // attempts that failed and are repeated
@@ -95,12 +95,12 @@ type Engine struct {
 
 	mu      sync.Mutex
 	hooks   []*hook
-	busy    map[string]bool // webhooks that are being looked at
+	busy    map[string]bool // webhooks that are being worked on
 	counts  map[string]*Counts
 	trouble map[string]string // the last error of the metadata, by webhook
 }
 
-// New makes an Engine. It reads the files of secrets.
+// New makes an Engine. It reads the files with secrets.
 func New(cfg Config) (*Engine, error) {
 	if cfg.Backoff == nil {
 		cfg.Backoff = backoff
@@ -114,8 +114,8 @@ func New(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Prepare reads the secrets of webhooks and returns what puts them into effect. With an
-// error nothing changes. Attempts in progress go on.
+// Prepare reads the secrets of webhooks and returns a function that puts them into
+// effect. If it returns an error, nothing changes. Attempts in progress continue.
 func (e *Engine) Prepare(all []config.Webhook) (apply func(), err error) {
 	var hooks []*hook
 	for _, w := range all {
@@ -152,7 +152,7 @@ func (e *Engine) Webhooks() (out []config.Webhook) {
 	return out
 }
 
-// find returns a webhook. ErrUnknown.
+// find returns a webhook, or ErrUnknown.
 func (e *Engine) find(name string) (*hook, error) {
 	if e == nil {
 		return nil, fmt.Errorf("webhook %s: %w", name, ErrUnknown)
@@ -225,8 +225,8 @@ func (e *Engine) Run(ctx context.Context) {
 	}
 }
 
-// take reports whether nothing else works on a webhook, and marks that something does.
-// "" stands for the work that concerns none.
+// take marks a webhook as being worked on, and reports false if it already was. "" is the
+// work that concerns no webhook.
 func (e *Engine) take(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -243,7 +243,7 @@ func (e *Engine) leave(name string) {
 	delete(e.busy, name)
 }
 
-// note logs an error of the metadata, unless it is that of the time before.
+// note logs an error of the metadata, unless it equals the previous one.
 func (e *Engine) note(ctx context.Context, name string, err error) {
 	if ctx.Err() != nil {
 		return
@@ -264,7 +264,7 @@ func (e *Engine) note(ctx context.Context, name string, err error) {
 	}
 }
 
-// serve makes the deliveries to a webhook that are due, if no other node does.
+// serve makes the due deliveries to a webhook, unless another node does.
 func (e *Engine) serve(ctx context.Context, name string) error {
 	w, err := e.cfg.Meta.WebhookWork(ctx, name)
 	if err != nil || !w.Behind && (w.Pending == 0 || w.Next.After(e.cfg.Now())) {
@@ -274,7 +274,7 @@ func (e *Engine) serve(ctx context.Context, name string) error {
 		return e.deliver(ctx, name)
 	})
 	if errors.Is(err, meta.ErrLeased) || errors.Is(err, meta.ErrFenced) {
-		return nil // another node does it
+		return nil // another node delivers
 	}
 	return err
 }
@@ -294,13 +294,12 @@ func (e *Engine) queue(ctx context.Context, name string) error {
 	return nil
 }
 
-// Start makes the webhooks known to the metadata, which lists events for them from then
-// on.
+// Start registers the webhooks in the metadata, which lists events for them from then on.
 func (e *Engine) Start(ctx context.Context) error {
 	for _, w := range e.Webhooks() {
 		err := e.queue(ctx, w.Name)
 		if errors.Is(err, meta.ErrCorrupt) {
-			return nil // reported as damage, and tried again
+			return nil // reported as damage, and retried
 		} else if err != nil {
 			return err
 		}
@@ -308,9 +307,8 @@ func (e *Engine) Start(ctx context.Context) error {
 	return nil
 }
 
-// deliver makes the deliveries that are due, one by one: what an administrator changes
-// meanwhile counts from the next one on. Events are queued meanwhile too, before they are
-// too old.
+// deliver makes the due deliveries, one by one, so that changes by an administrator apply
+// from the next one on. It also queues new events meanwhile, before they are too old.
 func (e *Engine) deliver(ctx context.Context, name string) error {
 	var queued time.Time
 	for {
@@ -340,7 +338,7 @@ func (e *Engine) deliver(ctx context.Context, name string) error {
 	}
 }
 
-// record records what became of a delivery, also if ctx ended after it succeeded.
+// record records the result of a delivery, even if ctx ended after it succeeded.
 func (e *Engine) record(ctx context.Context, d *meta.Delivery) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTime)
 	defer cancel()

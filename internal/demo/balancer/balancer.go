@@ -1,4 +1,4 @@
-// Package balancer is a small balancer for a few nodes on one machine.
+// Package balancer is a simple load balancer for a few nodes on one machine.
 package balancer
 
 import (
@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// Balancer passes connections on to nodes that are ready. A client stays on one node as
-// long as that is ready.
+// Balancer passes connections to nodes that are ready. A client stays on one node as long
+// as that node is ready.
 type Balancer struct {
 	// Nodes are the addresses of the nodes.
 	Nodes []string
-	// Client returns what tells a client from others; nil: its address.
+	// Client returns the identity of a client; nil: its address.
 	Client func(net.Conn) string
 }
 
@@ -51,8 +51,8 @@ func (b *Balancer) pass(ctx context.Context, client net.Conn) {
 	_, _ = io.Copy(client, server)
 }
 
-// choose returns the node of a client: the next one that is ready, from one that the client
-// decides on; "" if none is.
+// choose returns the node for a client: the first ready node, starting with one that
+// depends on the client; "" if no node is ready.
 func (b *Balancer) choose(ctx context.Context, client net.Conn) string {
 	name, _, _ := net.SplitHostPort(client.RemoteAddr().String())
 	if b.Client != nil {
@@ -68,7 +68,7 @@ func (b *Balancer) choose(ctx context.Context, client net.Conn) string {
 	return ""
 }
 
-// ready asks a node whether it serves.
+// ready asks a node whether it is ready.
 func ready(ctx context.Context, node string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

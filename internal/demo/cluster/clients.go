@@ -18,8 +18,8 @@ import (
 	"example.org/snapd/internal/sign/signtest"
 )
 
-// sample is the name of a small rpm repository, its mirror and its package: few machines
-// have sources for both apt and dnf.
+// sample is the name of a small rpm repository, its mirror and its package. It is needed
+// because few machines have sources for both apt and dnf.
 const sample = "sample"
 
 // sampleMirror publishes the repository and returns the configuration of its mirror, and
@@ -39,7 +39,7 @@ func sampleMirror(p *parts) (mirror, key string) {
 // mirrorName matches the name of a mirror in a configuration.
 var mirrorName = regexp.MustCompile(`(?m)^\s*name\s*=\s*"([^"]+)"`)
 
-// clients has apt and dnf read the freezes from each node.
+// clients makes apt and dnf read the freezes from each node.
 func (c *cluster) clients(ctx context.Context, p *parts) error {
 	for _, n := range c.nodes {
 		for _, client := range []struct {
@@ -60,7 +60,7 @@ func (c *cluster) clients(ctx context.Context, p *parts) error {
 	return nil
 }
 
-// apt has apt download a package of demo-1 from a node.
+// apt makes apt download a package of demo-1 from a node.
 func (c *cluster) apt(ctx context.Context, p *parts, n *node) (string, error) {
 	sources, err := c.text(ctx, n, "/frozen/demo-1/sources")
 	if err != nil {
@@ -90,10 +90,10 @@ func (c *cluster) apt(ctx context.Context, p *parts, n *node) (string, error) {
 			return f.Name(), nil
 		}
 	}
-	return "", errors.Join(fmt.Errorf("apt-get download %s: there is no package", name), err)
+	return "", errors.Join(fmt.Errorf("apt-get download %s: no package was downloaded", name), err)
 }
 
-// dnf has dnf install the package of sample-1 from a node into an empty root.
+// dnf makes dnf install the package of sample-1 from a node into an empty root.
 func (c *cluster) dnf(ctx context.Context, p *parts, n *node) (string, error) {
 	key, err := c.text(ctx, n, "/key.asc")
 	if err != nil {
@@ -103,7 +103,8 @@ func (c *cluster) dnf(ctx context.Context, p *parts, n *node) (string, error) {
 	return strings.Join(got, " "), err
 }
 
-// text returns what a node serves, with its own address in place of the balancer's.
+// text returns a file that a node serves, with the balancer's address replaced by the
+// node's.
 func (c *cluster) text(ctx context.Context, n *node, path string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.addr+path, nil)
 	if err != nil {

@@ -1,8 +1,7 @@
-// Cluster runs three nodes on this machine that share a PostgreSQL database and a
-// bucket, behind a small balancer, does the main job on them (mirror, sync, freeze,
-// verify), has apt and dnf read the freezes from each of them, and keeps serving until
-// Ctrl-C. Everything is in a temporary directory and is
-// gone afterwards.
+// Cluster runs three nodes on this machine that share a PostgreSQL database and a bucket,
+// behind a small load balancer. It mirrors, syncs, freezes and verifies on them, makes
+// apt and dnf read the freezes from each node, and keeps serving until Ctrl-C. Everything
+// is in a temporary directory and is deleted afterwards.
 //
 // It needs the programs in bin, PostgreSQL and versitygw: make cluster builds and
 // installs them. The S3 server is behind the fault proxy of the tests.
@@ -102,7 +101,7 @@ func run(ctx context.Context, listen, mirrors string, once bool) (err error) {
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
-// cluster is the nodes, and what they have in common.
+// cluster is the nodes, and what they share.
 type cluster struct {
 	dir, public, config string
 	mirrors             []string // all but sample
@@ -119,8 +118,8 @@ type node struct {
 
 func (n *node) socket() string { return filepath.Join(n.dir, "data/snapd.sock") }
 
-// configuration makes that of a node: the mirrors of a file, or of this machine's apt
-// sources, with the store that the nodes share.
+// configuration returns the configuration of a node: the mirrors of a file, or of this
+// machine's apt sources, with the store that the nodes share.
 func (c *cluster) configuration(mirrors, store string) (string, error) {
 	file := mirrors
 	if file == "" {
@@ -148,7 +147,7 @@ func (c *cluster) configuration(mirrors, store string) (string, error) {
 	return "data_dir = \"DATA\"\n[server]\nlisten = \"ADDR\"\npublic_url = \"" + c.public + "\"\n[store]\nrole = \"ROLE\"\n" + store + strings.Join(kept, "\n"), nil
 }
 
-// keys are what every node that signs must have.
+// keys are the files that every signing node must have.
 var keys = []string{"signing-key.asc", "log-key"}
 
 // start starts a node and waits until it answers.
@@ -183,7 +182,7 @@ func (c *cluster) start(i int, role string) (*node, error) {
 	var log bytes.Buffer
 	n.cmd = exec.Command("bin/snapd", "--config", file)
 	n.cmd.Stderr = &log
-	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us
+	n.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // only this program handles Ctrl-C
 	if err := n.cmd.Start(); err != nil {
 		return nil, err
 	}

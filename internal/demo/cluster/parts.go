@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// parts stands in for the testing.TB that the fixtures of tests ask for: a fatal error
-// is a panic with failure, and close runs the cleanups.
+// parts replaces the testing.TB that test fixtures need. A fatal error panics with a
+// failure, and close runs the cleanups.
 type parts struct {
 	testing.TB
 	ctx     context.Context
 	cleanup []func()
 }
 
-// failure is what a part died of.
+// failure is the error that stopped a part.
 type failure struct{ error }
 
 func (p *parts) Helper()                   {}
@@ -42,7 +42,7 @@ func (p *parts) TempDir() string {
 	return dir
 }
 
-// close runs the cleanups, the last one first.
+// close runs the cleanups in reverse order.
 func (p *parts) close() {
 	for i := len(p.cleanup) - 1; i >= 0; i-- {
 		p.cleanup[i]()

@@ -23,7 +23,7 @@ func Sentinels(t testing.TB, top string) []string {
 	return out
 }
 
-// sentinels returns those below dir, with paths below base.
+// sentinels returns the sentinels below dir, with paths below base.
 func sentinels(t testing.TB, base, dir string) []string {
 	t.Helper()
 	var out []string

@@ -10,7 +10,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Created is when all keys made here came into being.
+// Created is the creation time of all keys made here.
 var Created = time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // NewKey makes an EdDSA key without expiry, user id "name <name@example.org>".
@@ -69,20 +69,21 @@ func Keyring(keys ...*sign.PrivateKey) *sign.Keyring {
 	return sign.Merge(rings...)
 }
 
-// KeyringFile writes the keys' certificates as a binary keyring and returns its
-// path, as gpgv and a mirror's keyring setting take it.
+// KeyringFile writes the keys' certificates as a binary keyring, for gpgv and a mirror's
+// keyring setting, and returns its path.
 func KeyringFile(t testing.TB, keys ...*sign.PrivateKey) string {
 	t.Helper()
 	return write(t, "keyring.gpg", Keyring(keys...).Export())
 }
 
-// ArmoredKeyringFile is KeyringFile with armored blocks.
+// ArmoredKeyringFile is like KeyringFile, with armored blocks.
 func ArmoredKeyringFile(t testing.TB, keys ...*sign.PrivateKey) string {
 	t.Helper()
 	return write(t, "keyring.asc", Keyring(keys...).ExportArmored())
 }
 
-// PrivateKeyFile writes k as snapd keeps its signing key and returns its path.
+// PrivateKeyFile writes k in the form in which snapd keeps its signing key, and returns
+// its path.
 func PrivateKeyFile(t testing.TB, k *sign.PrivateKey) string {
 	t.Helper()
 	return write(t, "signing-key.asc", k.Armored())

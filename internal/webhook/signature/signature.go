@@ -1,6 +1,6 @@
-// Package signature signs the deliveries of webhooks as the Standard Webhooks
-// specification says (https://www.standardwebhooks.com): HMAC-SHA256 over the id, the
-// timestamp and the body, with secrets that are read from a file.
+// Package signature signs the deliveries of webhooks according to the Standard Webhooks
+// specification (https://www.standardwebhooks.com): HMAC-SHA256 over the ID, the
+// timestamp and the body, with secrets from a file.
 package signature
 
 import (
@@ -23,12 +23,12 @@ const (
 	HeaderSignature = "Webhook-Signature"
 )
 
-// ErrSecret means that a file has no secret that can be used.
-var ErrSecret = errclass.New(errclass.Unavailable, "not the secret of a webhook")
+// ErrSecret means that a file has no usable secret.
+var ErrSecret = errclass.New(errclass.Unavailable, "no usable webhook secret")
 
 const (
 	prefix   = "whsec_"
-	minKey   = 24 // bytes, as the specification asks for
+	minKey   = 24 // bytes, required by the specification
 	maxKey   = 64
 	maxFile  = 4 << 10
 	maxKeys  = 4 // signatures of one delivery
@@ -36,12 +36,14 @@ const (
 )
 
 // Keys sign deliveries. They never print their content. Receivers accept a delivery if
-// one of its signatures is good, so that a secret is replaced by having both for a while.
+// any one of its signatures is valid, so a secret can be replaced by using both for a
+// while.
 type Keys struct {
 	keys func() [][]byte // a function prints as an address
 }
 
-// Load reads a file that only its owner and group can read: one secret a line.
+// Load reads a file with one secret per line. Only its owner and group may be able to
+// read it.
 func Load(name string) (*Keys, error) {
 	f, err := regfile.Open(name)
 	if err != nil {
@@ -89,7 +91,7 @@ func parse(text string) (*Keys, error) {
 	}
 	switch {
 	case len(keys) == 0:
-		return nil, fmt.Errorf("%w: the file has none: %s", ErrSecret, expected)
+		return nil, fmt.Errorf("%w: the file has no secret: %s", ErrSecret, expected)
 	case len(keys) > maxKeys:
 		return nil, fmt.Errorf("%w: the file has %d secrets, expected at most %d", ErrSecret, len(keys), maxKeys)
 	}
@@ -97,7 +99,7 @@ func parse(text string) (*Keys, error) {
 }
 
 // Sign returns the values of HeaderTimestamp and HeaderSignature for a delivery that is
-// sent at a time.
+// sent at a given time.
 func (k *Keys) Sign(id string, at time.Time, body []byte) (timestamp, signature string) {
 	timestamp = strconv.FormatInt(at.Unix(), 10)
 	var all []string

@@ -71,7 +71,7 @@ func TestLoad(t *testing.T) {
 		{"good", one + "\n", 0o600, ""},
 		{"readable by the group", one + "\n", 0o640, ""},
 		{"readable by all", one + "\n", 0o644, "every user can read it (mode 0644), expected 0600 or 0640"},
-		{"empty", "\n# nothing\n", 0o600, "the file has none"},
+		{"empty", "\n# nothing\n", 0o600, "the file has no secret"},
 		{"a password", "hunter2hunter2hunter2\n", 0o600, "line 1 does not start with whsec_"},
 		{"no base64", "\nwhsec_hunter2!\n", 0o600, "line 2 is not base64"},
 		{"short", "whsec_aHVudGVyMg==\n", 0o600, "line 1 has 7 bytes: expected lines of whsec_"},

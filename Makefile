@@ -1,11 +1,11 @@
 # make run    a mirror, a freeze and a server from this machine's own sources;
-#             LISTEN=127.0.0.1:8081 where, DIR=/srv/run in which directory
+#             LISTEN=127.0.0.1:8081 sets the address, DIR=/srv/run the directory
 # make cluster  the same on three nodes with PostgreSQL, an S3 server and a balancer,
 #             read by apt and dnf from each, in a temporary directory;
-#             LISTEN=127.0.0.1:8081 where, ONCE=1 stops after it
+#             LISTEN=127.0.0.1:8081 sets the address, ONCE=1 stops after the demo
 # make test   every test
-# make bench  the benchmarks, beside the tools that people use instead
-# make fuzz   every parser of outside bytes, FUZZTIME each (FUZZTIME=10m takes ten hours)
+# make bench  benchmarks against the tools that people use instead
+# make fuzz   every parser of untrusted bytes, FUZZTIME each (FUZZTIME=10m takes ten hours)
 # make lint   gofmt, go vet, staticcheck, govulncheck
 # make torture  crashes, full disks, power cuts: takes an hour
 # make dist   a release in dist/: source, static programs, checksums
@@ -70,8 +70,8 @@ torture:
 
 install: build install-built
 
-# What packages install, from the programs in bin/: also units, manual pages, shell
-# completions, the AppArmor profile and a configuration.
+# The files that packages contain, from the programs in bin/: also units, manual pages,
+# shell completions, the AppArmor profile and a configuration.
 share = $(DESTDIR)$(PREFIX)/share
 SYSCONFDIR ?= /etc
 UNITDIR ?= $(PREFIX)/lib/systemd/system

@@ -85,10 +85,10 @@ func TestEditElsewhere(t *testing.T) {
 func TestEditRefusedBySnapd(t *testing.T) {
 	x, file := editor(t, editFile)
 	x.fake.set(func() {
-		x.fake.answers["reload"] = &api.Error{Code: api.CodeUsage, Message: "mirror 4.1: its name is that of a freeze", Exit: api.ExitFailed}
+		x.fake.answers["reload"] = &api.Error{Code: api.CodeUsage, Message: "mirror 4.1: the name is already that of a freeze", Exit: api.ExitFailed}
 	})
 	o := x.run(t.TempDir(), "mirror", "rename", "fedora", "4.1")
-	if o.Exit != 1 || !strings.Contains(o.Err, "snapd refused the change, and "+file+" has its earlier content: mirror 4.1: its name is that of a freeze") {
+	if o.Exit != 1 || !strings.Contains(o.Err, "snapd refused the change, and "+file+" has its earlier content: mirror 4.1: the name is already that of a freeze") {
 		t.Errorf("exit %d, %s", o.Exit, o.Err)
 	}
 	if got := content(t, file); got != editFile {

@@ -16,8 +16,8 @@ import (
 	"example.org/snapd/internal/meta/postgres/pgtest"
 )
 
-// grown is a PostgreSQL server, an S3 server behind the proxy that counts, and nodes that
-// share a database and a bucket of them.
+// grown is a PostgreSQL server, an S3 server behind the proxy that counts requests, and
+// nodes that share a database and a bucket on them.
 type grown struct {
 	b       *bench
 	dir     string
@@ -127,7 +127,7 @@ func runCluster(ctx context.Context, b *bench) (err error) {
 	return b.clusterTakeover(ctx, g, one)
 }
 
-// beside adds a row with the time in the grown form beside that of the embedded form.
+// beside adds a row with the time in the grown form and that in the embedded form.
 func (b *bench) beside(work string, embedded, ours cost, times float64, traffic string) {
 	q := ours.wall.Seconds() / embedded.wall.Seconds()
 	b.add(row{
@@ -180,8 +180,8 @@ func (b *bench) clusterSyncs(ctx context.Context, f *fixtures, g *grown, alone, 
 	return b.clusterStatements(ctx, g)
 }
 
-// barePuts uploads as many small objects as a sync does, 16 at a time, and returns how long
-// that takes.
+// barePuts uploads as many small objects as a sync does, 16 at a time, and returns the
+// time needed.
 func (g *grown) barePuts(ctx context.Context, f *fixtures, n int) (time.Duration, error) {
 	bucket := g.srv.Bucket(f)
 	start := time.Now()
@@ -189,9 +189,9 @@ func (g *grown) barePuts(ctx context.Context, f *fixtures, n int) (time.Duration
 	return time.Since(start), err
 }
 
-// clusterStatements counts the SQL statements of a sync in which nothing changed, without
-// those with which the node follows the others at the same time, and without the entry of
-// the audit list.
+// clusterStatements counts the SQL statements of a sync in which nothing changed. It
+// leaves out the statements with which the node follows the others at the same time, and
+// those of the audit list.
 func (b *bench) clusterStatements(ctx context.Context, g *grown) error {
 	taken, err := g.db.Statements(ctx, g.url)
 	if err != nil {
@@ -234,7 +234,7 @@ func (b *bench) clusterFreezes(ctx context.Context, g *grown, alone, one *server
 	var medians []cost
 	var traffic string
 	heads := 0
-	if err := b.up.state("deb", "2"); err != nil { // the manifest is of this state
+	if err := b.up.state("deb", "2"); err != nil { // the state of the manifest
 		return err
 	}
 	for _, s := range []*server{alone, one} {
@@ -269,7 +269,7 @@ const (
 	servedSmall = 500
 )
 
-// clusterServes measures what nodes serve from their caches.
+// clusterServes measures nodes that serve from their caches.
 func (b *bench) clusterServes(ctx context.Context, g *grown, alone, one *server) error {
 	for _, s := range []*server{alone, one} {
 		if _, err := s.ctl(ctx, "sync", "files"); err != nil {
@@ -396,8 +396,8 @@ func (b *bench) rate(ctx context.Context, script string, conns int, bytes bool, 
 	return sum, cpuOf(pids) - before, errors.Join(errs...)
 }
 
-// clusterTakeover kills a node in the middle of a sync, and measures how long another one
-// cannot sync.
+// clusterTakeover kills a node in the middle of a sync, and measures how long no other
+// node can sync.
 func (b *bench) clusterTakeover(ctx context.Context, g *grown, one *server) error {
 	two, err := g.add(ctx, "all")
 	if err != nil {
@@ -434,7 +434,7 @@ func (b *bench) clusterTakeover(ctx context.Context, g *grown, one *server) erro
 	_ = one.cmd.Wait()
 	killed := time.Now()
 	one.cmd = nil
-	hangUp() // it would try to connect again for half a minute
+	hangUp() // the client would try to reconnect for half a minute
 	<-ended
 	g.srv.Decide(nil)
 	const lease = 15 * time.Second
@@ -446,7 +446,7 @@ func (b *bench) clusterTakeover(ctx context.Context, g *grown, one *server) erro
 			return nil
 		}
 		if took > 2*time.Minute {
-			return fmt.Errorf("nobody takes over: %w", err)
+			return fmt.Errorf("no node takes over: %w", err)
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -122,8 +122,8 @@ func runCompare(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// diffoscope adds a row with what diffoscope needs for two files, and notes how many of the
-// planted differences its report shows.
+// diffoscope adds a row with the cost of diffoscope for two files, and notes how many of
+// the planted differences its report shows.
 func (b *bench) diffoscope(ctx context.Context, dir string, pair [2]string, ours cost) error {
 	report := filepath.Join(dir, "diffoscope.txt")
 	c, err := b.measure(ctx, exec.CommandContext(ctx, "diffoscope", "--text", report, pair[0], pair[1]))

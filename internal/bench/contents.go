@@ -5,13 +5,13 @@ import (
 	"io"
 )
 
-// How large the list of files is: 520 MB, as Debian's of the architecture all.
+// The size of the list of files: 520 MB, like Debian's for the architecture all.
 const (
 	contentsPackages = 30_000
 	contentsFiles    = 170
 )
 
-// contents is a list of the files of packages, sorted by path. Packages that changed have
+// contents is a list of the files of packages, sorted by path. Changed packages have
 // other files.
 type contents struct {
 	packages, files int         // files of each package

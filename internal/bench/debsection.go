@@ -289,7 +289,7 @@ func (b *bench) physical(file, tree string) error {
 	return nil
 }
 
-// aptly runs aptly, the program that snapd is compared with.
+// aptly runs aptly, the program with which snapd is compared.
 type aptly struct {
 	b   *bench
 	dir string

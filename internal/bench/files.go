@@ -299,7 +299,7 @@ func (b *bench) crowd(ctx context.Context, s *server, timestamp string, large []
 	return nil
 }
 
-// nginx is a running nginx, the server that snapd is compared with.
+// nginx is a running nginx, the server with which snapd is compared.
 type nginx struct {
 	addr string
 	cmd  *exec.Cmd

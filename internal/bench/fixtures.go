@@ -31,9 +31,9 @@ const (
 	changed2 = 100
 )
 
-// stanzas returns at most max stanzas of an index like that of Debian bookworm, main,
-// amd64, and says where they are from. It reads apt's list on this machine if there is
-// one, and otherwise generates them.
+// stanzas returns at most max stanzas of an index like Debian bookworm, main, amd64, and
+// a description of their source. It reads apt's list on this machine if there is one, and
+// otherwise generates them.
 func stanzas(max int) ([]string, string, error) {
 	files, _ := filepath.Glob("/var/lib/apt/lists/*_main_binary-amd64_Packages*")
 	best, size := "", int64(0)

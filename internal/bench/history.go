@@ -89,8 +89,8 @@ func recordOf(p string) repo.Record {
 	return r
 }
 
-// stageOne stages and seals a state of a suite, in which records[i] changed for each i of
-// changed; the first state is all new. Other suites stay as they are.
+// stageOne stages and seals a state of a suite in which the records at the indices in
+// changed differ. In the first state all are new. Other suites stay the same.
 func stageOne(ctx context.Context, st *bolt.Store, suite repo.SuiteName, gen int, records []repo.Record, changed []int) error {
 	stage, err := st.NewStage(ctx, "debian", suite)
 	if err != nil {

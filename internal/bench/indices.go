@@ -23,7 +23,7 @@ import (
 	"example.org/snapd/internal/repo/deb"
 )
 
-// The compacted index, and the bounds on its size and on the time to make it again.
+// The compacted index, and the bounds on its size and on the time to regenerate it.
 const (
 	indexGens     = 3
 	indexName     = "main/binary-amd64/Packages"
@@ -31,14 +31,14 @@ const (
 	keptOfIndex   = 1.0 / 30
 	plainRatio    = 1.5
 	xzRatio       = 1.3
-	compactRatio  = 3        // of what the program needs to compress an index
+	compactRatio  = 3        // times the program's time to compress an index
 	compactMemory = 1.0 / 10 // of the size of a list of files
 	indexBlobPath = "dists/stable/"
 )
 
 // runIndices compacts generations that differ in 63 stanzas, and generations of a list of
-// files that differ in the files of 63 packages, and measures how their indices are made
-// again.
+// files that differ in the files of 63 packages, and measures how their indices are
+// regenerated.
 func runIndices(ctx context.Context, b *bench) error {
 	large := &indexBench{argv: []string{"gzip", "-9n", "--rsyncable", "-c"}, suffix: ".gz", packages: b.packages}
 	if err := large.run(ctx, filepath.Join(b.dir, "indices")); err != nil {
@@ -70,7 +70,7 @@ func runIndices(ctx context.Context, b *bench) error {
 	return runContents(ctx, b)
 }
 
-// runContents compacts generations of a list of files, as large as Debian's of the
+// runContents compacts generations of a list of files as large as Debian's for the
 // architecture all.
 func runContents(ctx context.Context, b *bench) error {
 	x := &indexBench{argv: []string{"gzip", "-9n", "--rsyncable", "-c"}, suffix: ".gz", files: contentsFiles, packages: contentsPackages, bench: b}
@@ -80,7 +80,7 @@ func runContents(ctx context.Context, b *bench) error {
 	if err := x.run(ctx, filepath.Join(b.dir, "indices-contents")); err != nil {
 		return err
 	}
-	// The first generation is a difference to none.
+	// The first generation is stored whole, not as a difference.
 	size, packed := mega(x.plainSize), x.res.Bytes/int64(indexGens-1)
 	kept := float64(x.lastOrder) / float64(packed)
 	b.add(row{
@@ -107,7 +107,7 @@ func runContents(ctx context.Context, b *bench) error {
 	return nil
 }
 
-// indexBench is the history of one index, and what was measured on it.
+// indexBench is the history of one index, and its measurements.
 type indexBench struct {
 	argv     []string // the program that compresses its variant
 	suffix   string
@@ -160,8 +160,8 @@ func (x *indexBench) open() (err error) {
 	return nil
 }
 
-// compactAll compacts the generations, those of lists of files in a process whose memory
-// is measured.
+// compactAll compacts the generations. For lists of files it does so in a process whose
+// memory is measured.
 func (x *indexBench) compactAll(ctx context.Context) (err error) {
 	if x.files == 0 {
 		x.res, err = compactIn(ctx, x.st, x.blobs)
@@ -317,8 +317,8 @@ func (x *indexBench) generation(ctx context.Context, gen int, records []repo.Rec
 	return err
 }
 
-// decode measures how long the program takes to decompress a variant, the other way to
-// get the plain index.
+// decode measures how long the program takes to decompress a variant, which is the other
+// way to get the plain index.
 func (x *indexBench) decode(ctx context.Context, form cas.Digest) error {
 	data, err := cas.ReadAll(ctx, x.blobs, form, 1<<30)
 	if err != nil {
@@ -338,7 +338,7 @@ func (x *indexBench) decode(ctx context.Context, form cas.Digest) error {
 	return nil
 }
 
-// make measures making both variants of the newest compacted generation.
+// make measures the regeneration of both variants of the newest compacted generation.
 func (x *indexBench) make(ctx context.Context) error {
 	gone := x.forms[indexGens-2]
 	if err := x.decode(ctx, gone); err != nil {
@@ -379,7 +379,7 @@ func (x *indexBench) make(ctx context.Context) error {
 	return err
 }
 
-// engine is what a compaction needs of the parts of snapd that the bench does not have.
+// engine is the part of snapd that a compaction needs and the bench lacks.
 type engine struct{}
 
 // Signed implements indices.Engine.

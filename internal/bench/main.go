@@ -59,8 +59,8 @@ type bench struct {
 	entries  int // package entries in the database of scale
 	quick    bool
 	rows     []row
-	size     int64  // what memory is compared with, in bytes
-	what     string // and what that is
+	size     int64  // size with which memory is compared, in bytes
+	what     string // and its description
 	up       *upstream
 	key      *fixtureKey
 }

@@ -52,7 +52,7 @@ func (b *bench) start(ctx context.Context, dir, extra, mirrors string) (*server,
 	}
 	s := &server{b: b, dir: filepath.Join(dir, "data"), conf: filepath.Join(dir, "config.toml"), addr: l.Addr().String()}
 	l.Close()
-	// Disable background work, because it would count towards the row being measured.
+	// Disable background work, because it would be counted in the row being measured.
 	text := fmt.Sprintf("data_dir = %q\n[server]\nlisten = %q\n%s\n[store]\nscrub_interval = \"\"\ngc_interval = \"\"\n%s\n", s.dir, s.addr, extra, mirrors)
 	if err := os.WriteFile(s.conf, []byte(text), 0o600); err != nil {
 		return nil, err

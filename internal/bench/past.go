@@ -21,13 +21,13 @@ import (
 const (
 	pastGenerations = 1500
 	pastUpdates     = 2000 // packages of the suite that changes
-	pastChanged     = 60   // of them, each time
-	pastAsked       = 3000 // questions
-	pastWanted      = 500  // packages of one question of debootsnap
+	pastChanged     = 60   // changed packages of each generation
+	pastAsked       = 3000 // number of questions
+	pastWanted      = 500  // packages in one question of debootsnap
 )
 
 // A past is a mirror with many generations: one of all packages, and then those of a
-// suite of which some packages change each time.
+// suite in which some packages change each time.
 type past struct {
 	stable, updates []repo.Record
 	versions        []string // of the first package of updates
@@ -87,8 +87,9 @@ func anyBlob(ctx context.Context, dir string) error {
 	return batch.Flush(ctx)
 }
 
-// runPast measures answers about the past, one after the other, on one connection. Each is
-// followed by a request for a small file, so that both meet the same load.
+// runPast measures answers about the past, one after the other, on one connection. Each
+// is followed by a request for a small file, so that both are measured under the same
+// load.
 func runPast(ctx context.Context, b *bench) error {
 	dir := filepath.Join(b.dir, "past")
 	p, err := makePast(ctx, b, filepath.Join(dir, "data"))
@@ -130,9 +131,9 @@ func runPast(ctx context.Context, b *bench) error {
 	})
 }
 
-// past asks n times, in turns with a small file, and adds a row with the time that 99 % are
-// below. bound is how much longer it may take than the file, which waits for the machine as
-// long.
+// past asks n questions, alternating with a small file, and adds a row with the 99th
+// percentile of their times. bound is how much longer it may be than that of the file,
+// which waits for the machine equally long.
 func (b *bench) past(work string, n int, bound time.Duration, small func() (time.Duration, error), question func(i int) (time.Duration, error)) error {
 	var theirs, ours []time.Duration
 	for i := range n {
@@ -146,7 +147,7 @@ func (b *bench) past(work string, n int, bound time.Duration, small func() (time
 		}
 		theirs = append(theirs, d)
 	}
-	first := ours[0] // with nothing in memory yet
+	first := ours[0] // with empty caches
 	slices.Sort(theirs)
 	slices.Sort(ours)
 	at := func(all []time.Duration, percent int) time.Duration {
@@ -161,7 +162,7 @@ func (b *bench) past(work string, n int, bound time.Duration, small func() (time
 	return nil
 }
 
-// ask sends a request and returns the time until its whole answer is there.
+// ask sends a request and returns the time until its whole answer has arrived.
 func ask(ctx context.Context, method, to, form string) (time.Duration, error) {
 	req, err := http.NewRequestWithContext(ctx, method, to, strings.NewReader(form))
 	if err != nil {

@@ -13,9 +13,9 @@ import (
 	"example.org/snapd/internal/meta/postgres/pgtest"
 )
 
-// runScale measures the memory of nodes whose database has millions of package entries: of
-// one mirror that was synced, and of its copies, which are made in the database. For ten
-// million it takes half an hour and 20 GB in /var/tmp.
+// runScale measures the memory of nodes whose database has millions of package entries:
+// those of a synced mirror, and of copies of it made in the database. Ten million entries
+// take half an hour and 20 GB in /var/tmp.
 func runScale(ctx context.Context, b *bench) (err error) {
 	if err := b.makeDeb(ctx); err != nil {
 		return err
@@ -82,8 +82,8 @@ func runScale(ctx context.Context, b *bench) (err error) {
 	return nil
 }
 
-// askEach asks a node for pages and for files of each mirror, and returns the time of the
-// slowest answer, and for what that was.
+// askEach asks a node for pages and for files of each mirror, and returns the time and
+// the subject of the slowest answer.
 func askEach(ctx context.Context, node *server, count int) (slowest time.Duration, what string, err error) {
 	asked := []string{"/", "/package/bash", "/mr/package/bash/", "/search?q=lib*", "/metrics"}
 	for i := range count {
@@ -105,14 +105,14 @@ func askEach(ctx context.Context, node *server, count int) (slowest time.Duratio
 
 func scaleName(i int) string { return fmt.Sprintf("scale-%04d", i) }
 
-// onDisk makes an empty database whose tables are in a directory on disk, since the server's
-// own is in memory where possible, and returns its URL.
+// onDisk creates an empty database whose tables are in a directory on disk, because the
+// server's own directory is in memory if possible. It returns the URL of the database.
 func onDisk(f *fixtures, db *pgtest.Server) (string, error) {
 	st, err := os.Stat(db.Dir)
 	if err != nil {
 		return "", err
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "snapd-scale-") // which the server's user can reach
+	dir, err := os.MkdirTemp("/var/tmp", "snapd-scale-") // accessible to the server's user
 	if err != nil {
 		return "", err
 	}
@@ -124,7 +124,7 @@ func onDisk(f *fixtures, db *pgtest.Server) (string, error) {
 	return db.URL("scale"), nil
 }
 
-// copyMirror makes a copy of the first mirror, with a name and other numbers.
+// copyMirror copies the first mirror, with another name and other numbers.
 const copyMirror = `
 do $$
 declare
@@ -155,7 +155,7 @@ end $$`
 // checkEntries fails if the database has another number of package entries.
 const checkEntries = "do $$ begin if (select count(*) from span) <> %d then raise 'the database has other entries'; end if; end $$"
 
-// copies makes the other mirrors, and returns the number of package entries.
+// copies creates the other mirrors, and returns the number of package entries.
 func copies(f *fixtures, url string, count, each int) (entries int) {
 	var statements []string
 	for i := 1; i < count; i++ {

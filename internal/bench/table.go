@@ -71,7 +71,7 @@ func mega(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
 func ratio(a, b time.Duration) string { return fmt.Sprintf("%.3f", a.Seconds()/b.Seconds()) }
 
 // timed adds a row with the time of a piece of work, and one with its memory if that has
-// a bound. Bounds are relative, so that they hold on any machine: share is a fraction of
+// a bound. Bounds are relative, so that they apply on any machine: share is a fraction of
 // the other program's time, memory one of b.size. 0 means no bound.
 func (b *bench) timed(work string, other *cost, ours cost, share, memory float64) {
 	r := row{work: work, ours: seconds(ours.wall), note: ours.detail()}
@@ -100,12 +100,12 @@ func (b *bench) timed(work string, other *cost, ours cost, share, memory float64
 	}
 }
 
-// against sets what memory is compared with: the size of the plain data that the work is
-// about.
+// against sets the size with which memory is compared: that of the plain data of the
+// work.
 func (b *bench) against(size int64, what string) { b.size, b.what = size, what }
 
-// hashed measures what no program that reads compressed files can avoid: decompressing and
-// hashing them. It returns the cost and the plain size in bytes.
+// hashed measures the minimum work of any program that reads compressed files: to
+// decompress and hash them. It returns the cost and the plain size in bytes.
 func (b *bench) hashed(ctx context.Context, program string, files ...string) (*cost, int64, error) {
 	var best cost
 	for range 3 {

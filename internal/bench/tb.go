@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// fixtures stands in for the testing.TB that the servers of tests require. A fatal error
-// is a panic with a failure, and close runs the cleanups.
+// fixtures replaces the testing.TB that test servers require. A fatal error panics with a
+// failure, and close runs the cleanups.
 type fixtures struct {
 	testing.TB
 	ctx     context.Context
@@ -42,7 +42,7 @@ func (f *fixtures) TempDir() string {
 	return dir
 }
 
-// end, which is deferred, runs the cleanups and turns the failure of a fixture into an
+// end must be deferred. It runs the cleanups and turns the failure of a fixture into an
 // error.
 func (f *fixtures) end(err *error) {
 	defer f.close()
@@ -55,7 +55,7 @@ func (f *fixtures) end(err *error) {
 	}
 }
 
-// close runs the cleanups, the last one first.
+// close runs the cleanups in reverse order.
 func (f *fixtures) close() {
 	for i := len(f.cleanup) - 1; i >= 0; i-- {
 		f.cleanup[i]()

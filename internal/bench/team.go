@@ -23,22 +23,22 @@ import (
 	"example.org/snapd/internal/api"
 )
 
-// Packages of one's own that are added in one call, and their size.
+// Number and size of local packages that are added in one call.
 const (
 	ownPackages = 1000
 	ownSize     = 1 << 20
 )
 
-// recorded is how many packages are fetched through a recording, by so many builders at
+// recorded is how many packages are fetched through a recording, by how many builders at
 // a time.
 const (
 	recorded = 5000
 	builders = 32
 )
 
-// runTeam measures what a team does: packages of its own, channels, recordings, and
-// requests over the network. Long because each measurement depends on the state that the
-// previous one left.
+// runTeam measures the work of a team: local packages, channels, recordings, and requests
+// over the network. Long because each measurement depends on the state that the previous
+// one left.
 func runTeam(ctx context.Context, b *bench) error {
 	own, err := b.makeOwn(ctx)
 	if err != nil {
@@ -64,7 +64,7 @@ func runTeam(ctx context.Context, b *bench) error {
 		}
 	}
 
-	// Packages of one's own. Both programs keep each file under another name.
+	// Local packages. Both programs keep each file under another name.
 	hash, err := b.measure(ctx, exec.CommandContext(ctx, "sh", "-c", `sha256sum "$1"/*.deb`, "sh", own))
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func runTeam(ctx context.Context, b *bench) error {
 			return err
 		}
 		moves = append(moves, c)
-		time.Sleep(time.Second) // moves have whole seconds, and at most a few in advance
+		time.Sleep(time.Second) // moves are dated in whole seconds, at most a few seconds ahead
 	}
 	b.timed("move a channel over the whole mirror", other, median(moves), 0.05, 0)
 	if err := b.statusCalls(ctx, s); err != nil {
@@ -136,7 +136,7 @@ func runTeam(ctx context.Context, b *bench) error {
 	return b.recordings(ctx, s)
 }
 
-// makeOwn makes the packages of one's own, once.
+// makeOwn makes the local packages, once.
 func (b *bench) makeOwn(ctx context.Context) (string, error) {
 	dir := filepath.Join(b.fixtures, "own")
 	if _, err := os.Stat(filepath.Join(dir, "done")); err == nil {
@@ -184,8 +184,8 @@ func (b *bench) makeOwn(ctx context.Context) (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "done"), nil, 0o600)
 }
 
-// statusCalls measures a small request of the control API on a connection that is open,
-// beside one for the description of the API, which is ready in memory.
+// statusCalls measures a small request of the control API on an open connection, and, for
+// comparison, a request for the description of the API, which is ready in memory.
 func (b *bench) statusCalls(ctx context.Context, s *server) error {
 	cl := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -240,8 +240,8 @@ func (b *bench) statusCalls(ctx context.Context, s *server) error {
 }
 
 // recordings measures the fetches of packages through a recording, each of which is
-// durable before it is answered, beside the writes that the disk makes durable in that
-// time, one after the other.
+// durable before it is answered. For comparison, it measures how many sequential writes
+// the disk makes durable in that time.
 func (b *bench) recordings(ctx context.Context, s *server) error {
 	ids, err := s.snapshots(ctx)
 	if err != nil {
@@ -307,7 +307,8 @@ func (b *bench) recordings(ctx context.Context, s *server) error {
 	return nil
 }
 
-// fetchAll fetches files as that many builders do, and returns how many a second.
+// fetchAll fetches files with as many clients as there are builders, and returns the
+// files per second.
 func fetchAll(cl *http.Client, base string, paths []string) (float64, error) {
 	var busy errgroup.Group
 	var next atomic.Int64

@@ -23,7 +23,7 @@ func TestMirrorNames(t *testing.T) {
 			t.Errorf("%v, expected %q", err, want)
 		}
 	}
-	refuses("mirror 4.1: its name is that of a freeze: expected another name")
+	refuses("mirror 4.1: the name is already that of a freeze: expected another name")
 	st, err := bolt.Open(cfg.DataDir+"/meta.db", bolt.Options{MustExist: true})
 	if err != nil {
 		t.Fatal(err)
@@ -31,5 +31,5 @@ func TestMirrorNames(t *testing.T) {
 	if err := errors.Join(st.RemoveFreeze(t.Context(), "4.1", time.Now()), st.Close()); err != nil {
 		t.Fatal(err)
 	}
-	refuses("mirror 4.1: its name is that of a removed freeze: expected another name")
+	refuses("mirror 4.1: the name is already that of a removed freeze: expected another name")
 }

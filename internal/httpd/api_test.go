@@ -277,7 +277,7 @@ func TestFilesOfServer(t *testing.T) {
 	dir := t.TempDir()
 	for _, from := range []string{"file://" + dir, "FILE:" + dir, "file:/etc", dir} {
 		err := c.Call(t.Context(), "sync", api.SyncRequest{Mirrors: []string{"debian"}, FromURL: from, As: &as}, nil, nil)
-		if e, ok := err.(*api.Error); !ok || e.Code != api.CodeForbidden || !strings.Contains(e.Message, "is for the control socket") {
+		if e, ok := err.(*api.Error); !ok || e.Code != api.CodeForbidden || !strings.Contains(e.Message, "use the control socket") {
 			t.Errorf("%s: %v", from, err)
 		}
 	}
@@ -322,31 +322,31 @@ func TestTokenScope(t *testing.T) {
 	}
 	check(c, []call{
 		{"record/start", api.RecordStart{Name: "build-1", Mirrors: []string{"debian"}}, ""},
-		{"record/start", api.RecordStart{Name: "build-2"}, "this concerns all mirrors"},
+		{"record/start", api.RecordStart{Name: "build-2"}, "this affects all mirrors"},
 		{"record/start", api.RecordStart{Name: "other", Mirrors: []string{"debian"}}, "this changes other"},
 		{"record/stop", api.RecordRef{Name: "build-1"}, ""},
 		{"freeze", api.FreezeRequest{Name: "build-1", AllowEmpty: true}, ""},
-		{"freeze", api.FreezeRequest{Name: "4.1"}, "this concerns all mirrors"},
-		{"freeze", api.FreezeRequest{Name: "4.1", Mirrors: []string{"fedora@latest"}}, "this concerns fedora"},
+		{"freeze", api.FreezeRequest{Name: "4.1"}, "this affects all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "4.1", Mirrors: []string{"fedora@latest"}}, "this affects fedora"},
 		{"freeze", api.FreezeRequest{Name: "4.1", Mirrors: []string{at}}, ""},
 		{"freeze", api.FreezeRequest{Name: "5.1", Mirrors: []string{at}}, "this changes 5.1"},
 		// A recording of this name does not matter where the request says otherwise.
 		{"record/start", api.RecordStart{Name: "build-3", Mirrors: []string{"debian"}}, ""},
 		{"record/stop", api.RecordRef{Name: "build-3"}, ""},
-		{"freeze", api.FreezeRequest{Name: "build-3", Query: "*"}, "this concerns all mirrors"},
-		{"freeze", api.FreezeRequest{Name: "build-3", All: true}, "this concerns all mirrors"},
-		{"freeze", api.FreezeRequest{Name: "build-3", NoRecording: true}, "this concerns all mirrors"},
-		{"freeze", api.FreezeRequest{Name: "build-3", Packages: []string{"a"}}, "this concerns all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "build-3", Query: "*"}, "this affects all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "build-3", All: true}, "this affects all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "build-3", NoRecording: true}, "this affects all mirrors"},
+		{"freeze", api.FreezeRequest{Name: "build-3", Packages: []string{"a"}}, "this affects all mirrors"},
 		{"pin", api.PinRequest{Ref: at}, ""},
-		{"pin", api.PinRequest{Ref: "fedora@latest"}, "this concerns fedora"},
+		{"pin", api.PinRequest{Ref: "fedora@latest"}, "this affects fedora"},
 		{"sync", api.SyncRequest{Mirrors: []string{"debian"}}, ""},
-		{"sync", api.SyncRequest{}, "this concerns all mirrors"},
+		{"sync", api.SyncRequest{}, "this affects all mirrors"},
 		{"sync", api.SyncRequest{Mirrors: []string{"debian"}, DryRun: true}, ""},
-		{"sync", api.SyncRequest{Mirrors: []string{"fedora"}, DryRun: true}, "this concerns fedora"},
-		{"sync", api.SyncRequest{DryRun: true}, "this concerns all mirrors"},
+		{"sync", api.SyncRequest{Mirrors: []string{"fedora"}, DryRun: true}, "this affects fedora"},
+		{"sync", api.SyncRequest{DryRun: true}, "this affects all mirrors"},
 		{"rm", api.RefRequest{Ref: "5.0"}, "this changes 5.0"},
 		{"rm", api.RefRequest{Ref: "4.1"}, ""},
-		{"gc", api.GCRequest{}, "this concerns all mirrors"},
+		{"gc", api.GCRequest{}, "this affects all mirrors"},
 		{"gc", api.GCRequest{DryRun: true}, ""},
 		{"token/create", api.TokenCreate{Name: "all", Role: api.RoleAdmin}, "needs a token without limits"},
 		{"token/revoke", api.TokenRef{Name: "some"}, "needs a token without limits"},
@@ -360,10 +360,10 @@ func TestTokenScope(t *testing.T) {
 	}
 	other := s.as(otherSecret)
 	check(other,
-		call{"rm", api.RefRequest{Ref: "build-1"}, "this concerns debian"},
-		call{"record/rm", api.RecordRef{Name: "build-1"}, "this concerns debian"},
-		call{"freeze", api.FreezeRequest{Name: "4.2", Mirrors: []string{"elsewhere"}, Replace: []string{"a@build-1"}}, "this concerns debian"},
-		call{"channel/set", api.ChannelSet{Name: "stable", Freeze: "build-1"}, "this concerns debian"},
+		call{"rm", api.RefRequest{Ref: "build-1"}, "this affects debian"},
+		call{"record/rm", api.RecordRef{Name: "build-1"}, "this affects debian"},
+		call{"freeze", api.FreezeRequest{Name: "4.2", Mirrors: []string{"elsewhere"}, Replace: []string{"a@build-1"}}, "this affects debian"},
+		call{"channel/set", api.ChannelSet{Name: "stable", Freeze: "build-1"}, "this affects debian"},
 	)
 }
 

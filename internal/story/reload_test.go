@@ -77,7 +77,7 @@ func TestEditMirrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Refuse(1, []string{"mirror", "rename", "bookworm", "4.1"}, "its name is that of a freeze", "has its earlier content")
+	s.Refuse(1, []string{"mirror", "rename", "bookworm", "4.1"}, "the name is already that of a freeze", "has its earlier content")
 	if after, err := os.ReadFile(s.Config); err != nil || string(after) != string(before) {
 		t.Errorf("the file changed: %v\n%s", err, after)
 	}

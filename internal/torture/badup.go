@@ -16,13 +16,13 @@ import (
 
 // upstreamResult counts syncs from an upstream that misbehaves.
 type upstreamResult struct {
-	Requests int // made by an undisturbed sync
+	Requests int // number in an undisturbed sync
 	Cases    int
 	Refused  int // syncs that failed
 	Survived int // syncs that succeeded with the right state
 }
 
-// misbehave are the ways to answer a request wrongly.
+// misbehave are the wrong ways to answer a request.
 var misbehave = []struct {
 	name string
 	do   func(u *upstream, old map[string][]byte, w http.ResponseWriter, r *http.Request)

@@ -28,7 +28,7 @@ type clientsResult struct {
 	Updates, Downloads    int64
 	Refused               int64         // times that a node could not answer in time
 	Gone                  int64         // downloads of versions that upstream had removed meanwhile
-	Slowest               time.Duration // until all nodes served what was synced
+	Slowest               time.Duration // longest time until all nodes served a synced state
 }
 
 func (r clientsResult) String() string {
@@ -36,15 +36,15 @@ func (r clientsResult) String() string {
 		r.Clients, r.Syncs, r.Moves, r.Updates, r.Downloads, r.Gone, r.Refused, r.Slowest.Round(time.Millisecond))
 }
 
-// refusal matches apt's message that a node did not answer in time, for instance because the
-// database did not on a busy machine.
+// refusal matches apt's message that a node did not answer in time, for example because
+// the database was slow on a busy machine.
 var refusal = regexp.MustCompile(`\b503\s+Service Unavailable`)
 
 // parallelClients is how many of the clients run a program at one time.
 const parallelClients = 12
 
-// audience is apt clients that read from a cluster, each through the balancer and from a
-// node that is its own.
+// audience is apt clients that read from a cluster, each through the balancer and from
+// one fixed node.
 type audience struct {
 	*cluster
 	res   clientsResult
@@ -53,7 +53,7 @@ type audience struct {
 	fail  context.CancelCauseFunc
 
 	mu    sync.Mutex
-	debs  map[string][32]byte // packages that upstream ever had, by the names of their files
+	debs  map[string][32]byte // packages that upstream ever had, by file name
 	roots map[[32]byte]bool   // InRelease files that were ever published
 	seen  []sighting
 }
@@ -64,9 +64,9 @@ type sighting struct {
 	digest  [32]byte
 }
 
-// clients has n apt clients read from three nodes behind a balancer while a mirror is
-// synced and a channel is moved, each a number of times. What each client gets is
-// compared.
+// clients runs n apt clients that read from three nodes behind a balancer while a mirror
+// is synced and a channel is moved, each a number of times. It checks everything that
+// each client receives.
 func clients(ctx context.Context, tb testing.TB, binary string, seed uint64, n, syncs, moves int) (clientsResult, error) {
 	c, err := newCluster(ctx, tb, binary, seed, nil)
 	if err != nil {
@@ -119,7 +119,7 @@ func clients(ctx context.Context, tb testing.TB, binary string, seed uint64, n, 
 	return a.res, nil
 }
 
-// client makes the root of a client, which reads a snapshot, a freeze or the channel.
+// client creates the root of a client that reads a snapshot, a freeze or the channel.
 func (a *audience) client(ctx context.Context, b *bench, i int) (apt *debtest.Apt, sources string, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -146,7 +146,7 @@ func (a *audience) client(ctx context.Context, b *bench, i int) (apt *debtest.Ap
 	return debtest.NewApt(b, sources), sources, nil
 }
 
-// read has a client update and download a package, and compares what it got.
+// read makes a client update and download a package, and checks what it received.
 func (a *audience) read(ctx context.Context, apt *debtest.Apt, sources, name string) error {
 	select {
 	case a.sem <- struct{}{}:
@@ -207,7 +207,7 @@ func (a *audience) read(ctx context.Context, apt *debtest.Apt, sources, name str
 	return os.Remove(debs[0])
 }
 
-// published notes what upstream publishes now.
+// published records what upstream publishes now.
 func (a *audience) published() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -218,8 +218,8 @@ func (a *audience) published() {
 	a.roots[sha256.Sum256(a.u.Get("dists/stable/InRelease"))] = true
 }
 
-// publish syncs the mirrors and moves the channel to new freezes, at either of the nodes
-// that may, while the clients read.
+// publish syncs the mirrors and moves the channel to new freezes, on either of the nodes
+// that may do so, while the clients read.
 func (a *audience) publish(ctx context.Context, syncs, moves int) error {
 	for i := range syncs {
 		a.n++
@@ -256,7 +256,8 @@ func (a *audience) publish(ctx context.Context, syncs, moves int) error {
 	return ctx.Err()
 }
 
-// move moves the channel, and notes what it then shows and what a freeze shows.
+// move moves the channel, and records what the channel then shows and what the freeze
+// contains.
 func (a *audience) move(ctx context.Context, freeze string) error {
 	if err := a.all[a.n%2].call(ctx, "channel/set", api.ChannelSet{Name: "stable", Freeze: freeze, AllowMissing: true}, nil); err != nil {
 		return err

@@ -23,25 +23,25 @@ import (
 	"example.org/snapd/internal/meta/postgres/pgtest"
 )
 
-// clusterResult counts the rounds of a cluster and what it answered.
+// clusterResult counts the rounds of a cluster and the answers of its nodes.
 type clusterResult struct {
 	Rounds    map[string]int           // by disturbance
-	Points    int                      // of them, disturbed at a step that was chosen
-	Commits   int                      // under leases, each in the order of epochs
+	Points    int                      // rounds disturbed at a chosen step
+	Commits   int                      // commits under leases, all checked to be in the order of epochs
 	Jobs      map[string]int           // rounds by job
 	Failed    int                      // disturbed jobs that failed
 	Fenced    int                      // stalled leaders whose work was refused after they continued
 	Lost      int                      // failovers to a standby that lacked changes
 	Exited    int                      // nodes that exited because the outcome of a commit was unknown
 	Renamed   int                      // freezes repeated under another name, because the log had withdrawn theirs
-	GaveUp    map[string]time.Duration // after which work failed whose leader was cut off, at most
-	Kept      int                      // answers of nodes that were cut off, which they had given before
-	Slowest   time.Duration            // of those
+	GaveUp    map[string]time.Duration // longest time until work failed whose leader was cut off
+	Kept      int                      // repeated answers of nodes that were cut off
+	Slowest   time.Duration            // the slowest of these answers
 	Takeover  time.Duration            // the longest wait for a lease that expired by itself
 	Hits      int64                    // faulty answers of the object store
 	Served    int64                    // answers whose bytes were compared
-	Cut       int64                    // answers that the client can tell to be incomplete
-	Refused   int64                    // answers that said that the node cannot serve now
+	Cut       int64                    // answers that the client could recognize as incomplete
+	Refused   int64                    // answers that the node cannot serve now
 	Frozen    int                      // freezes verified with every byte
 	Recorded  int                      // downloads through recordings
 	Collected int64                    // blobs
@@ -64,18 +64,18 @@ type cluster struct {
 	u       *upstream
 	db      *pgtest.Server
 	standby *pgtest.Server
-	url     string // of the database, at either of them
+	url     string // of the database, on the primary or the standby
 	srv     *s3test.Server
 	all     []*server // the nodes that may lead, then the one that only serves
 	rnd     *rand.Rand
 	res     clusterResult
 	commits *pgtest.Commits
-	took    map[string]steps // that each job takes undisturbed
-	n       int              // of the piece of work, for names
+	took    map[string]steps // of each undisturbed job
+	n       int              // number of the piece of work, for names
 	seed    uint64
 	clusterOptions
 
-	freezes   []string     // that exist
+	freezes   []string     // existing freezes
 	withdrawn atomic.Int32 // names of freezes of this round
 	expect    expected
 }
@@ -89,8 +89,8 @@ type steps struct {
 // serving returns the node that only serves.
 func (c *cluster) serving() *server { return c.all[len(c.all)-1] }
 
-// newCluster starts a cluster, with its nodes in a network if it has one, and does each job
-// once, undisturbed.
+// newCluster starts a cluster, with its nodes in a network if there is one, and does each
+// job once, undisturbed.
 func newCluster(ctx context.Context, tb testing.TB, binary string, seed uint64, n *network) (*cluster, error) {
 	c := &cluster{
 		tb: tb, u: newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour)), db: pgtest.Start(tb), srv: s3test.Start(tb),
@@ -149,7 +149,8 @@ func newCluster(ctx context.Context, tb testing.TB, binary string, seed uint64, 
 	return c, nil
 }
 
-// stores starts what the nodes share, and returns their configuration of it.
+// stores starts the shared database and bucket, and returns the nodes' configuration of
+// them.
 func (c *cluster) stores() (string, error) {
 	standby := ""
 	if c.net != nil {
@@ -179,7 +180,7 @@ func (c *cluster) stores() (string, error) {
 		metadata, c.srv.Location(c.srv.Bucket(c.tb), "snapd"), s3test.CredentialsFile(c.tb)), nil
 }
 
-// copyKeys copies the keys that each node that signs must have.
+// copyKeys copies the keys that every signing node needs.
 func copyKeys(from, to string) error {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
@@ -199,7 +200,7 @@ func copyKeys(from, to string) error {
 // die kills the process, and does not wait for its end.
 func (s *server) die() { _ = s.cmd.Process.Kill() }
 
-// stall stops the process without its noticing, and wake lets it continue.
+// stall stops the process without its noticing; wake lets it continue.
 func (s *server) stall() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
 
 func (s *server) wake() {
@@ -208,12 +209,12 @@ func (s *server) wake() {
 	}
 }
 
-// clusterJob is work that is disturbed.
+// clusterJob is work to disturb.
 type clusterJob struct {
 	name    string
-	prepare func(context.Context, *cluster) error          // while nothing disturbs
-	do      func(context.Context, *cluster, *server) error // may be repeated, on any node that may lead
-	settle  func(context.Context, *cluster) error          // checks and expects what was made
+	prepare func(context.Context, *cluster) error          // runs undisturbed
+	do      func(context.Context, *cluster, *server) error // can be repeated, on any node that may lead
+	settle  func(context.Context, *cluster) error          // checks the result, and expects it from now on
 }
 
 var clusterJobs = []clusterJob{
@@ -239,8 +240,8 @@ func doSync(ctx context.Context, c *cluster, s *server) error {
 	return err
 }
 
-// settleSync checks that all nodes serve upstream's present state, and expects its
-// packages from now on. Those of the mirror that downloads on demand are first
+// settleSync checks that all nodes serve upstream's current state, and expects its
+// packages from now on. Packages of the mirror that downloads on demand are first
 // downloaded in a later round.
 func settleSync(ctx context.Context, c *cluster) error {
 	want := c.u.Get("dists/stable/InRelease")
@@ -250,7 +251,7 @@ func settleSync(ctx context.Context, c *cluster) error {
 			if err := eventually(ctx, 30*time.Second, func() error {
 				body, err := httpGet(ctx, url)
 				if err == nil && string(body) != string(want) {
-					err = errors.New("not upstream's present state")
+					err = errors.New("not upstream's current state")
 				}
 				return err
 			}); err != nil {
@@ -300,7 +301,7 @@ func doFreeze(packages []string) func(context.Context, *cluster, *server) error 
 	}
 }
 
-// settleFreeze expects what the new freeze serves from now on.
+// settleFreeze expects the files of the new freeze from now on.
 func settleFreeze(ctx context.Context, c *cluster) error {
 	name := c.freezeName()
 	c.freezes = append(c.freezes, name)
@@ -371,7 +372,7 @@ func settleRecord(ctx context.Context, c *cluster) error {
 const keptFreezes = 3
 
 // prepareGC removes all but a few freezes, and all snapshots that may be removed, and
-// makes what they leave old enough to be collected.
+// makes the unreferenced blobs old enough to be collected.
 func prepareGC(ctx context.Context, c *cluster) error {
 	s := c.all[c.rnd.IntN(2)]
 	for len(c.freezes) > keptFreezes {
@@ -427,7 +428,7 @@ func (e *expected) add(path string, body []byte) {
 	e.files[path] = sha256.Sum256(body)
 }
 
-// forget expects nothing below a prefix any more.
+// forget removes the paths below a prefix.
 func (e *expected) forget(prefix string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -458,9 +459,9 @@ var errWrong = errors.New("wrong bytes served")
 
 func (c *cluster) wrong(what string) error { return fmt.Errorf("%w: %s", errWrong, what) }
 
-// get requests a path from a node and compares the bytes. An error means that the answer
-// is wrong; an answer that says that the node cannot serve now, or that is cut so that
-// the client notices, is only counted, and ok is false.
+// get requests a path from a node and compares the bytes. If the answer is wrong, it
+// returns an error. If the node answers that it cannot serve now, or the answer is
+// visibly cut off, this is only counted, and ok is false.
 func (c *cluster) get(ctx context.Context, s *server, path string) (ok bool, err error) {
 	want, ok := c.expect.digest(path)
 	if !ok {
@@ -500,7 +501,7 @@ func (c *cluster) get(ctx context.Context, s *server, path string) (ok bool, err
 	return true, nil
 }
 
-// eventually calls f until it returns nil, at most for a time.
+// eventually calls f until it returns nil, for at most limit.
 func eventually(ctx context.Context, limit time.Duration, f func() error) error {
 	for deadline := time.Now().Add(limit); ; {
 		err := f()

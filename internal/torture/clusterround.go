@@ -22,9 +22,9 @@ import (
 	"example.org/snapd/internal/meta/postgres/pgtest"
 )
 
-// disturbance is what happens to a cluster while a node works. During is called at a
-// random point of the work, and returns after the disturbance has ended; for faults of
-// the object store, which begin before the work, it is nil. The work is then repeated.
+// disturbance is a fault of a cluster while a node works. During is called at a random
+// point of the work, and returns after the fault has ended; it is nil for faults of the
+// object store, which begin before the work. The work is then repeated.
 type disturbance struct {
 	name   string
 	during func(context.Context, *clusterRound) error
@@ -33,9 +33,9 @@ type disturbance struct {
 	loses  bool // commits are lost
 	// cuts are the services that a node is cut off from.
 	cuts []int
-	// before is called before the work begins; nil: nothing is to be done.
+	// before is called before the work begins, unless it is nil.
 	before func(context.Context, *clusterRound) error
-	// point returns a channel that is closed when the work has come to one of its steps, at
+	// point returns a channel that is closed when the work reaches the given step, at
 	// which it is to be disturbed; nil: a random time.
 	point func(r *clusterRound, step int) <-chan struct{}
 	steps func(steps) int // the number of steps
@@ -61,11 +61,12 @@ var disturbances = []disturbance{
 	{name: "keys hidden", ops: "list uploads", fault: s3test.Fault{Hide: regexp.MustCompile(`.`)}},
 }
 
-// allDisturbances returns those of every cluster and those of one in a network.
+// allDisturbances returns the disturbances of every cluster, and those of a cluster in a
+// network.
 func allDisturbances() []disturbance { return slices.Concat(disturbances, partitions) }
 
-// disturbanceNames returns the names of the disturbances as a command line has them:
-// without spaces.
+// disturbanceNames returns the names of the disturbances for the command line, without
+// spaces.
 func disturbanceNames() (names []string) {
 	for _, d := range allDisturbances() {
 		names = append(names, d.option())
@@ -75,7 +76,7 @@ func disturbanceNames() (names []string) {
 
 func (d disturbance) option() string { return strings.ReplaceAll(d.name, " ", "-") }
 
-// chosen returns the disturbances that are named in a list; nil if the list is empty.
+// chosen returns the disturbances named in a list; nil if the list is empty.
 func chosen(list string) (ways []disturbance, err error) {
 	if list == "" {
 		return nil, nil
@@ -98,27 +99,28 @@ type clusterRound struct {
 	j             clusterJob
 	leader, other *server
 	real          bool                 // leases expire by themselves
-	warm          map[*server][]string // what nodes have served and must go on serving
+	warm          map[*server][]string // paths that nodes have served and must continue to serve
 	done          chan error           // outcome of the disturbed work
-	hangUp        func()               // makes the client of that work give up
+	hangUp        func()               // disconnects the client of that work
 }
 
-// clusterOptions are what may be chosen of a cluster.
+// clusterOptions choose how to disturb a cluster.
 type clusterOptions struct {
-	net  *network      // that the nodes are in; nil: this program's
-	ways []disturbance // those to choose from; nil: all that can be done
+	net  *network      // of the nodes; nil: this program's
+	ways []disturbance // disturbances to choose from; nil: all that are possible here
 	// first are disturbances to begin with.
 	first []disturbance
-	// hasty: the work of a leader that is cut off is not waited for until it fails.
+	// hasty: do not wait until the work of a leader that is cut off fails.
 	hasty bool
-	// every is the number of rounds after which everything is checked, as it is at the end.
+	// every is the number of rounds after which everything is checked, as at the end.
 	// After each other round, only the work of that round is checked.
 	every int
 }
 
 // clusters does rounds of disturbed work in a cluster. After each round the work is
-// repeated and must succeed, fsck must find no fault, every freeze must verify with every
-// byte, and all that the nodes served, during the disturbance too, must have been right.
+// repeated and must succeed, fsck must find no fault, every byte of every freeze must
+// verify, and all that the nodes served, even during the disturbance, must have been
+// right.
 func clusters(ctx context.Context, tb testing.TB, binary string, seed uint64, rounds int, o clusterOptions) (clusterResult, error) {
 	c, err := newCluster(ctx, tb, binary, seed, o.net)
 	if err != nil {
@@ -154,8 +156,8 @@ func (c *cluster) logs() string {
 	return b.String()
 }
 
-// round disturbs one piece of work, and then proves what it did, or everything. Leaders are
-// stalled and killed in more than half of the rounds.
+// round disturbs one piece of work, and then checks its result, or everything. Leaders
+// are stalled and killed in more than half of the rounds.
 func (c *cluster) round(ctx context.Context, i int, whole bool) error {
 	ways := c.ways
 	if ways == nil {
@@ -176,8 +178,8 @@ func (c *cluster) round(ctx context.Context, i int, whole bool) error {
 	case r.d.cuts != nil:
 		jobs = forPartition(r.d, jobs)
 	case r.d.loses:
-		// Quarantine and collection are hours apart, and so a collection's deletions from its
-		// commits; here they are not.
+		// In reality, quarantine and collection are hours apart, and so are a collection's
+		// deletions from its commits. Here they are not.
 		jobs = clusterJobs[:len(clusterJobs)-1]
 	case r.d.point != nil:
 		jobs = slices.DeleteFunc(slices.Clone(jobs), func(j clusterJob) bool { return r.d.steps(c.took[j.name]) == 0 })
@@ -249,7 +251,7 @@ func (r *clusterRound) disturb(ctx context.Context) error {
 	} else {
 		err = r.finish(ctx)
 		if rest := 300*time.Millisecond - time.Since(from); err == nil && rest > 0 {
-			pause(ctx, rest) // readers meet the fault, too
+			pause(ctx, rest) // let the readers meet the fault, too
 		}
 		r.srv.Decide(nil)
 	}
@@ -264,8 +266,8 @@ func (r *clusterRound) disturb(ctx context.Context) error {
 	return err
 }
 
-// await waits for a point of the work. The work may end before it, or need fewer steps than
-// it did undisturbed.
+// await waits for a point of the work. The work may end before it, or need fewer steps
+// than when undisturbed.
 func (r *clusterRound) await(ctx context.Context, point <-chan struct{}) {
 	defer r.srv.Decide(nil)
 	defer r.commits.At(0, nil)
@@ -316,8 +318,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// fail makes the object store answer every third request wrongly, if that is the
-// disturbance.
+// fail makes the object store answer every third request wrongly, if the disturbance asks
+// for that.
 func (r *clusterRound) fail() {
 	if r.d.ops == "" {
 		return
@@ -337,7 +339,7 @@ func (r *clusterRound) fail() {
 	})
 }
 
-// emptyCache deletes the copies of the node that only serves, so that it reads from the
+// emptyCache deletes the copies on the node that only serves, so that it reads from the
 // bucket.
 func (r *clusterRound) emptyCache() error {
 	dirs, err := filepath.Glob(filepath.Join(r.serving().data, "cache", "??"))
@@ -358,7 +360,7 @@ func (r *clusterRound) emptyCache() error {
 	return nil
 }
 
-// read requests what is expected from a node, until ctx ends or an answer is wrong.
+// read requests the expected paths from a node, until ctx ends or an answer is wrong.
 func (r *clusterRound) read(ctx context.Context, stop context.CancelCauseFunc, s *server, from int) {
 	paths := r.expect.list()
 	for i := from; ctx.Err() == nil && len(paths) > 0; i++ {
@@ -376,7 +378,7 @@ func (r *clusterRound) finish(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(5 * time.Minute):
-		return errors.New("the disturbed work does not end")
+		return errors.New("the disturbed work did not end")
 	case err := <-r.done:
 		if errors.Is(err, errWrong) {
 			return err
@@ -407,10 +409,10 @@ func stallLeader(ctx context.Context, r *clusterRound) error {
 	return nil
 }
 
-// killLeader kills the leader, has another node take over, and starts the leader again.
+// killLeader kills the leader, lets another node take over, and starts the leader again.
 func killLeader(ctx context.Context, r *clusterRound) error {
 	r.leader.kill()
-	r.hangUp() // it would try to connect again for half a minute
+	r.hangUp() // the client would try to reconnect for half a minute
 	if err := r.finish(ctx); err != nil {
 		return err
 	}
@@ -420,7 +422,7 @@ func killLeader(ctx context.Context, r *clusterRound) error {
 	return r.leader.start(ctx)
 }
 
-// takeOver has the other node do the work after the leader has stopped.
+// takeOver makes the other node do the work after the leader has stopped.
 func (r *clusterRound) takeOver(ctx context.Context) error {
 	start := time.Now()
 	if !r.real {
@@ -430,7 +432,7 @@ func (r *clusterRound) takeOver(ctx context.Context) error {
 		}
 	}
 	if err := r.repeat(ctx, r.other); err != nil {
-		return fmt.Errorf("the other node takes over: %w", err)
+		return fmt.Errorf("take over on the other node: %w", err)
 	}
 	if r.real {
 		r.res.Takeover = max(r.res.Takeover, time.Since(start))
@@ -463,8 +465,8 @@ func stopDatabase(sig syscall.Signal) func(context.Context, *clusterRound) error
 	}
 }
 
-// failOver makes the standby the primary. It lacks what was committed since a random point
-// of the work, which may be complete before the primary ends.
+// failOver makes the standby the primary. It lacks the commits since a random point of
+// the work, which may be complete before the primary ends.
 func failOver(ctx context.Context, r *clusterRound) error {
 	r.standby.CatchUp(r.tb, r.db)
 	r.standby.Detach(r.tb)
@@ -515,7 +517,7 @@ func (r *clusterRound) repeat(ctx context.Context, s *server) error {
 	})
 }
 
-// revive starts the nodes again that exited because they did not learn the outcome of a
+// revive restarts the nodes that exited because they did not learn the outcome of a
 // commit.
 func (r *clusterRound) revive(ctx context.Context) error {
 	for i, s := range r.all {
@@ -533,7 +535,7 @@ func (r *clusterRound) revive(ctx context.Context) error {
 	return nil
 }
 
-// prove checks, after a round, what was done in it, or everything.
+// prove checks the work of a round, or everything.
 func (r *clusterRound) prove(ctx context.Context, whole bool) error {
 	if err := r.revive(ctx); err != nil {
 		return err

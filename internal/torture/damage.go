@@ -24,16 +24,16 @@ type damageResult struct {
 	Refused  int // snapd did not start, and said why
 	Reported int // snapd started and reported the damage
 	Harmless int // every answer was right, and snapd reported nothing
-	Salvaged int // of those refused, started after snapd salvage
+	Salvaged int // of the refused ones, started after snapd salvage
 	Repaired int // without faults after fsck --repair
 	Lost     int // with faults after fsck --repair, which are reported and stop garbage collection
 }
 
 // damages damages the metadata of a stopped snapd n times, each time starting from the
-// same intact state, in ways that faulty memory, disks and operators do. Each time it
-// checks that snapd refuses to start or gives only right answers, that it deletes no blob,
-// that a message names the metadata, and that after a repair snapd serves what it did
-// before.
+// same intact state, in the ways of faulty memory, disks and operators. Each time it
+// checks that snapd refuses to start or gives only right answers, that it deletes no
+// blob, that a message names the metadata, and that after a repair snapd serves
+// everything that it served before.
 func damages(ctx context.Context, tb testing.TB, binary string, seed uint64, n int) (res damageResult, err error) {
 	d, err := newDamager(ctx, tb, binary)
 	if err != nil {
@@ -253,7 +253,7 @@ func (d *damager) reset(meta string) error {
 func (d *damager) kept() error {
 	n, err := countBlobs(d.s.data)
 	if err == nil && n != d.blobs {
-		err = fmt.Errorf("%d blobs are left of %d", n, d.blobs)
+		err = fmt.Errorf("only %d of %d blobs are left", n, d.blobs)
 	}
 	return err
 }

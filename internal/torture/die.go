@@ -101,8 +101,8 @@ func (t *faultTable) dies(ctx context.Context, job, step int, key string) error 
 	return nil
 }
 
-// deaths kills a process at every n-th of all points: before the first write of a job,
-// between two writes, and after the last.
+// deaths kills a process at every n-th point: before the first write of a job, between
+// two writes, and after the last.
 func (t *faultTable) deaths(ctx context.Context, every int, report func(error)) (rows int, err error) {
 	k, err := sign.Generate("freezer", "", time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), sign.GenerateOptions{})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// job is an operation of which each write is made to fail once.
+// job is an operation. Each of its writes is made to fail once.
 type job struct {
 	name string
 	do   func(ctx context.Context, s *system, u *upstream) error
@@ -25,8 +25,8 @@ type job struct {
 	frozen []string
 }
 
-// jobs returns the jobs, which are done one after the other on one data directory. Each
-// can be repeated.
+// jobs returns the jobs, which run one after the other on one data directory. Each can be
+// repeated.
 func jobs(exported string) []job {
 	list := func(lines string) []api.ManifestFile {
 		return []api.ManifestFile{{Name: "build.list", Data: []byte(lines)}}

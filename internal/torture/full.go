@@ -17,7 +17,7 @@ import (
 // fullResult counts phases on a file system that is nearly full or that fails.
 type fullResult struct {
 	Cases     int
-	Refused   int // the operation failed, as it should
+	Refused   int // the operation failed as expected
 	Succeeded int // the space was just enough, or the fault did no harm
 	Died      int // snapd exited and recovered at its next start
 	Skip      string
@@ -74,7 +74,7 @@ func phases(ctx context.Context, s *server, u *upstream, exported string) func()
 	}
 }
 
-// fills does each phase on a small file system with only so many KiB left, for each
+// fills does each phase on a small file system with only so many KiB free, for each
 // number in left. Long because the order of its steps is the test.
 func fills(ctx context.Context, tb testing.TB, binary string, left []int) (res fullResult, err error) {
 	tmp := fastDir(tb)

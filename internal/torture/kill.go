@@ -28,7 +28,7 @@ type killResult struct {
 	Updates  int64 // apt-get update that succeeded
 	Installs int64 // apt-get install --download-only that succeeded
 	Refused  int64 // runs of apt that failed because snapd was down
-	Frozen   int   // verified with every byte, over all restarts
+	Frozen   int   // freezes verified with every byte, over all restarts
 }
 
 // badApt matches messages in which apt says that it received wrong data, rather than none.

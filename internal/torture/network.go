@@ -14,11 +14,11 @@ import (
 	"testing"
 )
 
-// network gives each node a network namespace, which a router connects with this machine:
-// the services that the nodes use are at addresses of this end. The router drops packets
-// silently, as a broken network does: nobody is told, and connections stay open.
+// network gives each node a network namespace, connected to this machine by a router: the
+// services that the nodes use have addresses at this end. The router drops packets
+// silently, as a broken network does: nobody is notified, and connections stay open.
 //
-// A namespace exists as long as a process of ours does. So none is left behind, however
+// A namespace exists as long as a process in it, which ends with this program. So no
 // this program ends.
 type network struct {
 	prefix string // of all addresses: three bytes
@@ -35,20 +35,21 @@ const (
 	hostRouter   = 6
 )
 
-// errNoNetwork means that this machine or user cannot have network namespaces.
-var errNoNetwork = errors.New("network namespaces cannot be made")
+// errNoNetwork means that network namespaces are not available to this user or on this
+// machine.
+var errNoNetwork = errors.New("network namespaces cannot be created")
 
-// namespace is a network namespace, which a process holds.
+// namespace is a network namespace, kept alive by a process.
 type namespace struct {
 	pid     int
 	address string // of a node
 }
 
-// newNamespace makes a namespace with a process that ends with this one.
+// newNamespace creates a namespace, with a process that ends with this one.
 func newNamespace(tb testing.TB) (*namespace, error) {
 	cmd := exec.Command("cat")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	in, err := cmd.StdinPipe() // it ends when this end is closed
+	in, err := cmd.StdinPipe() // the process ends when this pipe is closed
 	if err != nil {
 		return nil, err
 	}
@@ -63,14 +64,14 @@ func newNamespace(tb testing.TB) (*namespace, error) {
 	return n, n.run("ip", "link", "set", "lo", "up")
 }
 
-// command is a command in the namespace.
+// command returns a command that runs in the namespace.
 func (n *namespace) command(argv ...string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/proc/" + strconv.Itoa(n.pid) + "/ns/net", "--"}, argv...)...)
 }
 
 func (n *namespace) run(argv ...string) error { return output(n.command(argv...)) }
 
-// output runs a command whose output matters only if it fails.
+// output runs a command and returns its output only in an error.
 func output(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, strings.TrimSpace(string(out)))
@@ -78,7 +79,7 @@ func output(cmd *exec.Cmd) error {
 	return nil
 }
 
-// newNetwork makes the namespaces of some nodes. errNoNetwork.
+// newNetwork creates the namespaces of some nodes. It returns errNoNetwork if it may not.
 func newNetwork(tb testing.TB, nodes int) (*network, error) {
 	if os.Geteuid() != 0 {
 		return nil, fmt.Errorf("%w: not root", errNoNetwork)
@@ -111,8 +112,8 @@ func newNetwork(tb testing.TB, nodes int) (*network, error) {
 	return n, nil
 }
 
-// connect connects the router with this machine by a link with addresses that nothing
-// here uses, of those that are reserved for tests of networks.
+// connect connects the router with this machine by a link. Its addresses are unused ones
+// of the range that is reserved for network tests.
 func (n *network) connect() (link string, err error) {
 	for range 20 {
 		i := rand.IntN(256)
@@ -124,7 +125,7 @@ func (n *network) connect() (link string, err error) {
 	if err != nil {
 		return "", err
 	}
-	// The first address is the one from which this program asks nodes.
+	// This program sends its requests to nodes from the first address.
 	for _, last := range []int{1, hostDatabase, hostStandby, hostBucket, hostUpstream} {
 		if err := output(exec.Command("ip", "addr", "add", n.host(last)+"/29", "dev", link)); err != nil {
 			return "", err
@@ -140,7 +141,7 @@ func (n *network) connect() (link string, err error) {
 		n.router.run("sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"))
 }
 
-// host is an address of this end.
+// host returns an address at this machine's end.
 func (n *network) host(last int) string { return n.prefix + strconv.Itoa(last) }
 
 // join connects the namespace of node i with the router.
@@ -165,9 +166,9 @@ func (n *network) join(node *namespace, i int) error {
 	return nil
 }
 
-// cut drops the packets between a node and services from now on: those in both directions,
-// or only those to the node, so that what the node asks for is done, and no answer
-// arrives. mend ends it.
+// cut drops the packets between a node and services from now on. It drops those in both
+// directions, or only those to the node, so that the node's requests are executed but no
+// answer arrives. mend ends it.
 func (n *network) cut(node *namespace, bothWays bool, services ...int) error {
 	for _, last := range services {
 		err := n.drop("add", n.host(last), node.address)
@@ -181,7 +182,7 @@ func (n *network) cut(node *namespace, bothWays bool, services ...int) error {
 	return nil
 }
 
-// mend passes all packets on again.
+// mend lets all packets pass again.
 func (n *network) mend() {
 	for n.router.run("ip", "rule", "del", "pref", "10") == nil {
 		continue
@@ -192,7 +193,7 @@ func (n *network) drop(verb, from, to string) error {
 	return n.router.run("ip", "rule", verb, "pref", "10", "from", from, "to", to, "blackhole")
 }
 
-// freePort returns a port that is free at some addresses.
+// freePort returns a port that is free on all given addresses.
 func freePort(hosts ...string) (int, error) {
 	for range 20 {
 		var all []io.Closer
@@ -212,5 +213,5 @@ func freePort(hosts ...string) (int, error) {
 			return port, nil
 		}
 	}
-	return 0, fmt.Errorf("no port is free at all of %v", hosts)
+	return 0, fmt.Errorf("no port is free on all of %v", hosts)
 }

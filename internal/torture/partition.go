@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// partitions are the disturbances that need a network: a node is cut off from services.
+// partitions are the disturbances that need a network: they cut a node off from services.
 var partitions = []disturbance{
 	{name: "leader without PostgreSQL", cuts: []int{hostDatabase, hostStandby}, before: warm, during: partitionLeader},
 	{name: "leader without S3", cuts: []int{hostBucket}, before: warm, during: partitionLeader},
@@ -42,7 +42,7 @@ func warm(ctx context.Context, r *clusterRound) error {
 	return nil
 }
 
-// isolate cuts the node that only serves off, after it has served everything.
+// isolate cuts off the node that only serves, after it has served everything.
 func isolate(ctx context.Context, r *clusterRound) error {
 	if err := warm(ctx, r); err != nil {
 		return err
@@ -50,8 +50,8 @@ func isolate(ctx context.Context, r *clusterRound) error {
 	return r.net.cut(r.serving().ns, r.rnd.IntN(2) == 0, r.d.cuts...)
 }
 
-// partitionLeader cuts the leader off from services. If it lacks the database, another node
-// takes over.
+// partitionLeader cuts the leader off from services. If it cannot reach the database,
+// another node takes over.
 func partitionLeader(ctx context.Context, r *clusterRound) error {
 	if err := r.net.cut(r.leader.ns, r.rnd.IntN(2) == 0, r.d.cuts...); err != nil {
 		return err
@@ -86,8 +86,8 @@ func partitionLeader(ctx context.Context, r *clusterRound) error {
 	return nil
 }
 
-// partitionNode has the work done while the node that only serves is cut off, and checks
-// that it serves what it served before.
+// partitionNode does the work while the node that only serves is cut off, and checks that
+// the node still serves what it served before.
 func partitionNode(ctx context.Context, r *clusterRound) error {
 	defer r.net.mend()
 	if err := r.keepsServing(ctx, r.serving()); err != nil {
@@ -103,7 +103,7 @@ func partitionNode(ctx context.Context, r *clusterRound) error {
 		if err := eventually(ctx, 30*time.Second, func() error {
 			body, err := httpGet(ctx, "http://"+r.serving().listen+"/readyz")
 			if err == nil && string(body) == "ok\n" {
-				err = errors.New("the node does not say in /readyz that it lacks the database")
+				err = errors.New("the node does not say in /readyz that it cannot reach the database")
 			}
 			return err
 		}); err != nil {
@@ -116,8 +116,8 @@ func partitionNode(ctx context.Context, r *clusterRound) error {
 	return r.refuses(ctx, r.serving())
 }
 
-// refuses checks that a node that is cut off soon answers, too, where it has nothing: to a
-// request for an index that no client asks for.
+// refuses checks that a node that is cut off answers soon even if it does not have the
+// file: it requests an index that no client asks for.
 func (r *clusterRound) refuses(ctx context.Context, s *server) error {
 	if err := r.emptyCache(); err != nil {
 		return err
@@ -146,7 +146,7 @@ func (r *clusterRound) refuses(ctx context.Context, s *server) error {
 }
 
 // keepsServing checks that a node that is cut off serves what it served before, and tells
-// balancers that it is ready.
+// load balancers that it is ready.
 func (r *clusterRound) keepsServing(ctx context.Context, s *server) error {
 	if _, err := httpGet(ctx, "http://"+s.listen+"/readyz"); err != nil {
 		return err
@@ -177,7 +177,7 @@ func forPartition(d disturbance, jobs []clusterJob) []clusterJob {
 		return jobs[:1]
 	}
 	if strings.HasPrefix(d.name, "node") {
-		return slices.DeleteFunc(slices.Clone(jobs), func(j clusterJob) bool { return j.name == "record" }) // the node takes part
+		return slices.DeleteFunc(slices.Clone(jobs), func(j clusterJob) bool { return j.name == "record" }) // this job uses the node that is cut off
 	}
 	return jobs
 }

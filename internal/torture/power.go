@@ -24,15 +24,15 @@ type powerRun struct {
 	u     *upstream
 	trace *cutfs.Trace
 	tmp   string
-	skip  string // why it could not be recorded; empty if it was
+	skip  string // why the run could not be recorded, or empty
 }
 
-// recordPower starts snapd for the first time on an empty disk, has it do each
-// operation that writes, and records a trace of the writes. After each answer it adds
-// a mark with what snapd confirmed. Long because the order of its steps is the test.
+// recordPower starts snapd for the first time on an empty disk, makes it do each
+// operation that writes, and records a trace of the writes. After each answer it adds a
+// mark with what snapd confirmed. Long because the order of its steps is the test.
 func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun, err error) {
 	p = &powerRun{tmp: fastDir(tb), u: newUpstream(tb, time.Now().UTC().Truncate(time.Second).Add(-24*time.Hour))}
-	// Compress as Debian does, so that snapd can make the indices again.
+	// Compress like Debian, so that snapd can regenerate the indices.
 	p.u.Programs = map[string][]string{".xz": {"xz", "-6e", "-T2"}}
 	p.u.upgrade("delta")
 	exported, err := exportedFreeze(ctx, p.u, p.tmp)
@@ -127,7 +127,7 @@ func recordPower(ctx context.Context, tb testing.TB, binary string) (p *powerRun
 			}
 			return s.call(ctx, "gc", api.GCRequest{}, nil)
 		},
-		// Old generations are compacted: their indices can be made again and are deleted.
+		// Old generations are compacted: their indices can be regenerated and are deleted.
 		func() error { p.u.upgrade("alpha"); return sync() },
 		func() error { p.u.upgrade("alpha"); return sync() },
 		func() error {

@@ -22,7 +22,7 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// raceResult counts what was done while garbage was collected.
+// raceResult counts the work done while garbage was collected.
 type raceResult struct {
 	Rounds      int64
 	Freezes     int64
@@ -37,7 +37,7 @@ type raceResult struct {
 	Refused     int64 // freezes whose snapshot or base was removed in the meantime
 	Collections int64
 	Verified    int64 // freezes, with every byte
-	Checks      int   // of everything, while no other work was running
+	Checks      int   // checks of everything, while no other work was running
 }
 
 func (r raceResult) String() string {
@@ -45,8 +45,8 @@ func (r raceResult) String() string {
 		r.Rounds, r.Collections, r.Freezes, r.Refused, r.Imports, r.Recordings, r.Images, r.Statements, r.Kits, r.Syncs, r.Fscks, r.Removals, r.Verified, r.Checks)
 }
 
-// racer does rounds of work while garbage is collected without any delay: collections
-// empty the quarantine at once, and remove even the newest blobs.
+// racer does rounds of work while garbage is collected without any grace period:
+// collections empty the quarantine immediately, and remove even the newest blobs.
 type racer struct {
 	s       *system
 	later   *freezer.Freezer // with the next signing key
@@ -68,11 +68,11 @@ const (
 	raceContents = 3
 )
 
-// races does rounds of freezes, imports, recordings, images, statements, kits,
-// syncs and removals while garbage is collected continuously. After each round it
-// verifies every byte of what was published. Freezes share their contents, and
-// removed contents are published again, so that a blob that a worker is about to
-// refer to is often a collection candidate already.
+// races does rounds of freezes, imports, recordings, images, statements, kits, syncs and
+// removals while garbage is collected continuously. After each round it verifies every
+// byte of what was published. Freezes share their contents, and removed contents are
+// published again, so that a blob to which a worker is about to refer is often a
+// collection candidate already.
 func races(ctx context.Context, tb testing.TB, signer, later *sign.Signer, seed uint64, rounds int) (raceResult, error) {
 	tmp := fastDir(tb)
 	now := time.Now().UTC().Truncate(time.Second)
@@ -219,7 +219,7 @@ func (r *racer) remove(ctx context.Context, name string) error {
 	return r.s.call(ctx, "rm", api.RefRequest{Ref: name})
 }
 
-// raceWorker does one round after the other, with names of its own and shared ones.
+// raceWorker does one round after the other, with its own and with shared freezes.
 type raceWorker struct {
 	*racer
 	n   int

@@ -26,7 +26,7 @@ type server struct {
 	dir    string // for configuration and socket; short, because socket paths must be
 	data   string // the data directory
 	listen string
-	ns     *namespace // that it runs in; nil: this program's
+	ns     *namespace // in which the server runs; nil: this program's
 	ctl    *client.Client
 
 	cmd  *exec.Cmd
@@ -66,13 +66,13 @@ func buildSnapd(ctx context.Context, dir string) (string, error) {
 	return out, nil
 }
 
-// newServer writes a configuration with the given mirrors. extra is added to its
-// [store] section.
+// newServer writes a configuration with the given mirrors. extra is added to its [store]
+// section.
 func newServer(binary, dir, data string, mirrors []config.Mirror, extra string) (*server, error) {
 	return newServerIn(nil, binary, dir, data, mirrors, extra)
 }
 
-// newServerIn is newServer for a server in a network namespace.
+// newServerIn is like newServer, for a server in a network namespace.
 func newServerIn(ns *namespace, binary, dir, data string, mirrors []config.Mirror, extra string) (*server, error) {
 	host := "127.0.0.1"
 	if ns != nil {
@@ -153,7 +153,7 @@ func (s *server) kill() {
 	s.cmd = nil
 }
 
-// stop has snapd shut down cleanly.
+// stop shuts snapd down cleanly.
 func (s *server) stop() error {
 	if s.cmd == nil {
 		return nil
@@ -173,7 +173,7 @@ func (s *server) stop() error {
 	return nil
 }
 
-// alive reports whether snapd still runs.
+// alive reports whether snapd is still running.
 func (s *server) alive() bool {
 	if s.cmd == nil {
 		return false

@@ -58,7 +58,7 @@ func (b *bench) close() {
 	b.cleanup = nil
 }
 
-// fastDir makes a temporary directory, in memory if possible, because thousands of data
+// fastDir creates a temporary directory, in memory if possible, because thousands of data
 // directories are written and fsynced in it.
 func fastDir(tb testing.TB) string {
 	dir, err := os.MkdirTemp("/dev/shm", "snapd-torture")

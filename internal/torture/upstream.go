@@ -54,8 +54,7 @@ func newUpstream(tb testing.TB, date time.Time) *upstream {
 	return u
 }
 
-// listen has the archive served at an address of this machine, by which mirrors name it
-// from now on.
+// listen serves the archive at an address of this machine, which mirrors use from now on.
 func (u *upstream) listen(tb testing.TB, host string) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {

@@ -26,7 +26,7 @@ type FS struct {
 	next  uint64
 	trace Trace
 	// fault, if not nil, is called before each operation ("read", "write", "fsync",
-	// "create", "rename", "unlink"). The operation fails with the result unless that is 0.
+	// "create", "rename", "unlink"). If the result is not 0, the operation fails with it.
 	fault func(op string) syscall.Errno
 }
 
@@ -85,8 +85,8 @@ func (f *FS) Trace() *Trace {
 	return &Trace{base: f.trace.base, steps: f.trace.steps[:len(f.trace.steps):len(f.trace.steps)]}
 }
 
-// Mark adds a mark to the trace: at this point a client was told that an operation is
-// done.
+// Mark adds a mark to the trace: at this point a client was told that an operation was
+// complete.
 func (f *FS) Mark(what string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -63,7 +63,7 @@ type node struct {
 
 const rootIno = 1
 
-// Trace is the list of steps since a state that was durable.
+// Trace is the list of steps since a durable state.
 type Trace struct {
 	base  map[uint64]*node
 	steps []step
@@ -126,14 +126,14 @@ func (f Fate) String() string { return [...]string{"kept", "dropped", "torn"}[f]
 // Image is the contents of a disk.
 type Image map[uint64]*node
 
-// Cut returns the contents of the disk after a power cut that follows the first cut steps.
-// The seed determines what is torn. Long because the rules of a power cut are easier to
-// check in one place.
+// Cut returns the contents of the disk after a power cut that follows the first cut
+// steps. The seed determines which writes are torn. Long because the rules of a power cut
+// are easier to check in one place.
 func (t *Trace) Cut(cut int, fate Fate, seed uint64) Image {
 	rng := rand.New(rand.NewPCG(seed, uint64(cut)))
 	steps := t.steps[:cut]
-	// durable says which steps a later sync made durable. Of a rename, durable is for the new
-	// name, and source for the removal of the old one.
+	// durable marks the steps that a later sync made durable. For a rename, durable is
+	// about the new name, and source about the removal of the old one.
 	durable, source := make([]bool, cut), make([]bool, cut)
 	synced := map[uint64]bool{}
 	for i := cut - 1; i >= 0; i-- {
@@ -154,7 +154,7 @@ func (t *Trace) Cut(cut int, fate Fate, seed uint64) Image {
 	for ino, n := range t.base {
 		img[ino] = &node{isDir: n.isDir, mode: n.mode, data: n.data, children: maps.Clone(n.children)}
 	}
-	owned := map[uint64]bool{} // files whose data was copied
+	owned := map[uint64]bool{} // files whose data is already a copy
 	at := func(ino uint64, isDir bool, mode uint32) *node {
 		n := img[ino]
 		if n == nil {

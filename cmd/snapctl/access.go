@@ -157,7 +157,7 @@ func jobsVerb() *verb {
 						case r.Ending || r.State == api.JobCancelled:
 							c.ui.printf("%s: cancelled\n", r.ID)
 						case r.State == api.JobRunning:
-							c.ui.printf("%s: goes on for others who asked for it\n", r.ID)
+							c.ui.printf("%s: continues for other clients\n", r.ID)
 						default:
 							c.ui.printf("%s: ended before: %s\n", r.ID, r.State)
 						}

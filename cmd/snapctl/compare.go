@@ -162,7 +162,7 @@ func (u *ui) compared(r *api.CompareResult) {
 		u.printf("wrote %s\n", r.HTML)
 	}
 	if r.Hint != "" {
-		u.printf("\nMore about what is left: %s\n", r.Hint)
+		u.printf("\nMore about the remaining differences: %s\n", r.Hint)
 	}
 }
 

@@ -99,7 +99,7 @@ func TestShells(t *testing.T) {
 		for line, want := range map[string][]string{
 			"snapctl rec":                    {"record"},
 			"snapctl record sto":             {"stop"},
-			"snapctl show debian@l":          {"latest"}, // bash replaces what stands after the @
+			"snapctl show debian@l":          {"latest"}, // bash replaces the text after the @
 			"snapctl sources --format=re":    {"repo", "repro-env"},
 			"snapctl freeze x --manifest o":  {"one.manifest"},
 			"snapctl freeze x --manifest tw": {"two words.manifest"},

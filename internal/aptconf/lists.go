@@ -101,7 +101,7 @@ func (m Machine) mirrorList(uri string) (normal string, data []byte, err error) 
 type listedMirror struct {
 	uri      string
 	priority uint64              // the lowest comes first
-	limits   map[string][]string // what it has: "arch", "component" and so on
+	limits   map[string][]string // the parts that it has: "arch", "component" and so on
 }
 
 // parseMirrorList reads a list: each line is a URI, optionally followed by a tab and

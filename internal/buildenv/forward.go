@@ -59,7 +59,7 @@ func (f *Forwarder) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !f.allowed(r) {
-		http.Error(w, fmt.Sprintf("%s is not part of what was asked for: expected a path below %s", r.URL.Path, strings.Join(f.below, ", ")), http.StatusForbidden)
+		http.Error(w, fmt.Sprintf("%s is not in the freeze or snapshot: expected a path below %s", r.URL.Path, strings.Join(f.below, ", ")), http.StatusForbidden)
 		return
 	}
 	u := *f.server

@@ -82,7 +82,7 @@ func ownIDs(file string) (int, error) {
 func subordinate(file string, u *user.User) (first, count int, err error) {
 	f, err := os.Open(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, 0, fmt.Errorf("%w: there is no %s; expected a line for user %s", ErrIDs, file, u.Username)
+		return 0, 0, fmt.Errorf("%w: %s does not exist; expected a line for user %s", ErrIDs, file, u.Username)
 	}
 	if err != nil {
 		return 0, 0, fmt.Errorf("%w: %w", ErrIDs, err)

@@ -41,7 +41,7 @@ type distroless struct {
 	made []int             // entries, by their place in the manifest, of version 2
 }
 
-// distrolessDep is what a package depends on.
+// distrolessDep is a dependency of a package.
 type distrolessDep struct {
 	line    int
 	of, key string
@@ -225,7 +225,7 @@ func (d *distroless) listed(e *Entry, k *distrolessPackage) error {
 	for _, u := range urls {
 		f, ok := parseFileName(urlBase(u))
 		if !ok || f.Ecosystem != Deb || f.Source {
-			e.Arch = "" // the name of the file follows rules of its own
+			e.Arch = "" // the file name does not follow Debian's rules
 			continue
 		}
 		if !sameFile(f, k.Name, k.Version) || f.Arch != k.Arch && f.Arch != "all" {

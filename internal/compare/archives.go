@@ -308,7 +308,7 @@ func scanCpio(open func([]byte, io.Reader) (io.Reader, error)) scanner {
 				return "", fmt.Errorf("read cpio archive: %w", err)
 			}
 			if inner == nil {
-				return "", fmt.Errorf("read cpio archive: %w: after part %d it goes on with %q", ErrCorrupt, part, excerpt.Of(string(head)))
+				return "", fmt.Errorf("read cpio archive: %w: after part %d comes %q", ErrCorrupt, part, excerpt.Of(string(head)))
 			}
 			fmt.Fprintf(rest, "compressed %x", magic[:4])
 			b = bufio.NewReaderSize(inner, 64<<10)

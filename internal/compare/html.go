@@ -55,7 +55,7 @@ pre { overflow-x: auto; background: #f5f5f5; padding: 1rem; }
 {{end}}{{range .Notes}}<p>{{.}}</p>
 {{end}}{{with .Explained}}<h2>{{.Path}}</h2>
 <pre>{{.Text}}</pre>
-{{end}}{{if .Hint}}<p>More about what is left: <code>{{.Hint}}</code></p>
+{{end}}{{if .Hint}}<p>More about the remaining differences: <code>{{.Hint}}</code></p>
 {{end}}</body>
 </html>
 `

@@ -189,7 +189,7 @@ func toSyslinux(name string) (string, bool) {
 	return "syslinux/" + rest, !strings.Contains(rest, "/")
 }
 
-// findTree is findPath for a directory, and returns "" when there is none.
+// findTree is like findPath, for a directory, and returns "" if it does not exist.
 func findTree(fsys fs.FS, name string) (string, error) {
 	found, err := findPath(fsys, name)
 	if errors.Is(err, fs.ErrNotExist) {

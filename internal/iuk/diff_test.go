@@ -276,8 +276,8 @@ func TestLaw(t *testing.T) {
 	}
 }
 
-// TestEqualImages checks that equal trees result in an empty difference, whatever the
-// layout of the images.
+// TestEqualImages checks that equal trees result in an empty difference, regardless of
+// the layout of the images.
 func TestEqualImages(t *testing.T) {
 	_, m := states()
 	lz4 := squashfs.LZ4

@@ -301,7 +301,7 @@ func newKeptTails(limit int) *keptTails {
 	return &keptTails{left: limit, tails: make(map[squashfs.Tail][]byte)}
 }
 
-// keptEntry is about what a map entry needs beside the content.
+// keptEntry is about the size of a map entry without the content, in bytes.
 const keptEntry = 64
 
 func (k *keptTails) put(t squashfs.Tail, b []byte) {

@@ -39,9 +39,9 @@ var devices = []string{
 	"LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9", "LPT¹", "LPT²", "LPT³",
 }
 
-// checkDevice returns an error if an element of p is a device name of DOS and
-// Windows, with any extension. Linux can write such names, so existing kits that have
-// them can be applied, but none is made.
+// checkDevice returns an error if an element of p is a device name of DOS and Windows,
+// with any extension. Linux can write such names, so existing kits that have them can
+// be applied, but Create makes no such kits.
 func checkDevice(p string) error {
 	for e := range strings.SplitSeq(p, "/") {
 		name, _, _ := strings.Cut(e, ".")

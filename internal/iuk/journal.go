@@ -75,7 +75,7 @@ func (d *disk) commitJournal(j *journal) error {
 	return d.sync()
 }
 
-// readJournal returns the journal, or nil if there is none.
+// readJournal returns the journal, or nil if it does not exist.
 func (d *disk) readJournal() (*journal, error) {
 	f, err := regfile.OpenIn(d.root, journalFile)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -28,9 +28,9 @@ import (
 	"example.org/snapd/internal/sign"
 )
 
-// Format is what a repository format must provide. Implementations are stateless
-// and safe for concurrent use. Callers use the smallest of the interfaces that it
-// consists of.
+// Format is the interface of a repository format. Implementations are stateless and
+// safe for concurrent use. Callers use the smallest of the interfaces that it consists
+// of.
 type Format interface {
 	// Type returns the name in the configuration: "deb" or "rpm".
 	Type() string
@@ -221,7 +221,7 @@ type Clients interface {
 	Vendor(root *Root, versions []string) (namespace, distro string)
 }
 
-// Getter downloads what a Format requests from one base URL. Sizes are bounded.
+// Getter downloads documents for a Format from one base URL, up to given sizes.
 type Getter interface {
 	// Get downloads a small document below the base URL, at most max bytes. If prev
 	// is not nil, the request is conditional, and Get returns ErrNotModified if the

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// cache keeps the most recently used decoded blocks, up to a number of bytes. The
-// key is the block's offset in the image. Blocks are immutable, so that a caller
-// can go on using one that was evicted.
+// cache keeps the most recently used decoded blocks, up to a number of bytes. The key
+// is the block's offset in the image. Blocks are immutable, so a caller can continue to
+// use one that was evicted.
 type cache struct {
 	mu    sync.Mutex
 	limit int // bytes

@@ -316,7 +316,7 @@ func newXZCodec(opts []byte, blockSize, workers int) (Codec, error) {
 		c.dict = d
 		c.filters = binary.LittleEndian.Uint32(opts[4:])
 	}
-	// Some writers declare the block size in the streams, whatever the options.
+	// Some writers declare the block size in the streams, regardless of the options.
 	c.maxDict = max(c.dict, MaxBlockSize)
 	c.encoders = make(chan *lzma.Encoder, max(workers, 1))
 	return c, nil
@@ -344,7 +344,7 @@ func (c *xzCodec) Decode(dst, src []byte) (int, error) {
 	return n, err
 }
 
-// xzLevel is the encoder's level. It is part of the format of what is written.
+// xzLevel is the encoder's level. It is part of the output format.
 const xzLevel = 1
 
 func (c *xzCodec) Encode(dst, src []byte) ([]byte, error) {

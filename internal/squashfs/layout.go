@@ -50,8 +50,8 @@ func (r *Reader) checkPadding() error {
 	return nil
 }
 
-// firstNonZero returns the offset of the first byte from..to that is not zero,
-// and to when there is none.
+// firstNonZero returns the offset of the first byte from..to that is not zero, and to
+// if all are zero.
 func (r *Reader) firstNonZero(from, to uint64) (uint64, error) {
 	buf := make([]byte, min(to-from, 64<<10))
 	for from < to {

@@ -121,8 +121,8 @@ func (r *Reader) xattrSet(i uint32) ([]Xattr, error) {
 	return out, nil
 }
 
-// FindXattr returns the first name in a walk whose inode has an xattr that
-// matches, and that xattr's name. Both are empty when there is none.
+// FindXattr returns the first name in a walk whose inode has an xattr that matches, and
+// that xattr's name. Both are empty if no xattr matches.
 func (r *Reader) FindXattr(ctx context.Context, match func(Xattr) bool) (file, xattr string, err error) {
 	if r.sb.XattrTable == noTable {
 		return "", "", nil

@@ -40,12 +40,12 @@ func splitVariant(p string) (plain, suffix string) {
 	return p, ""
 }
 
-// maxWindow bounds what a compressed stream can make a decompressor allocate, in
-// bytes: xz -9 needs 64 MiB.
+// maxWindow limits the memory that a compressed stream can make a decompressor
+// allocate, in bytes: xz -9 needs 64 MiB.
 const maxWindow = 64 << 20
 
-// Decode returns a reader of the plain content of r, whose compression is the
-// suffix of its path. The caller bounds what it reads.
+// Decode returns a reader of the plain content of r, whose compression is the suffix of
+// its path. The caller must limit the bytes that it reads.
 func (Format) Decode(variant string, r io.Reader) (io.ReadCloser, error) {
 	_, suffix := splitVariant(variant)
 	var out io.Reader

@@ -148,7 +148,7 @@ func wantsComponent(m config.Mirror, dir string) bool {
 	return len(m.Components) == 0 || slices.ContainsFunc(m.Components, func(c string) bool { return sameComponent(c, dir) })
 }
 
-// selection is what a configuration selects from a suite.
+// selection is the part of a suite that a configuration selects.
 type selection struct {
 	m    config.Mirror
 	rel  *Release

@@ -116,7 +116,7 @@ func primaryElement(i *rpmpkg.Info, file repo.File, href string) []byte {
 	x.f("    <rpm:group>%s</rpm:group>\n    <rpm:buildhost>%s</rpm:buildhost>\n", first(i, tagGroup), first(i, tagBuildHost))
 	x.f("    <rpm:sourcerpm>%s</rpm:sourcerpm>\n    <rpm:header-range start=\"%d\" end=\"%d\"/>\n", i.SourceRPM, i.HeaderStart, i.HeaderEnd)
 	files := slices.DeleteFunc(packageFiles(i), func(f packageFile) bool { return !f.primary() })
-	own := map[string]bool{} // entries of what the package provides
+	own := map[string]bool{} // entries of the package's provides
 	for _, f := range files {
 		own[relationEntry(f.path, 0, "")] = true
 	}

@@ -33,7 +33,7 @@ type Package struct {
 	// Description is the synopsis and, after the first newline, the long
 	// description.
 	Description string
-	// Files are what the package installs, by absolute path.
+	// Files are the files that the package installs, by absolute path.
 	Files map[string]string
 	// Scripts are maintainer scripts: "postinst" and so on.
 	Scripts map[string]string
@@ -54,7 +54,7 @@ type Source struct {
 	Component string // "main"
 	Binaries  []string
 	Fields    map[string]string
-	Files     map[string]string // what the tar file holds, by relative path
+	Files     map[string]string // content of the tar file, by relative path
 }
 
 // epoch is the time of every archive member, so that packages do not depend on the clock.

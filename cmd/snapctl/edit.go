@@ -95,13 +95,13 @@ files.
 }
 
 // editKeys changes the file by the settings that are the arguments.
-func (c *call) editKeys(ctx context.Context, change func(file string, text []byte, name string, s []config.Setting) ([]byte, error)) error {
+func (c *call) editKeys(ctx context.Context, change func(file string, text []byte, name config.MirrorName, s []config.Setting) ([]byte, error)) error {
 	settings, err := c.settings()
 	if err != nil {
 		return err
 	}
-	return c.edit(ctx, config.MirrorText(c.arg(0), settings), func(file string, text []byte) ([]byte, error) {
-		return change(file, text, c.arg(0), settings)
+	return c.edit(ctx, config.MirrorText(config.MirrorName(c.arg(0)), settings), func(file string, text []byte) ([]byte, error) {
+		return change(file, text, config.MirrorName(c.arg(0)), settings)
 	})
 }
 
@@ -344,7 +344,9 @@ func removeMirror(ctx context.Context, c *call) error {
 			return exitCode(api.ExitFailed)
 		}
 	}
-	r, err := c.changeConfig(ctx, "", func(file string, text []byte) ([]byte, error) { return config.RemoveMirror(file, text, name) })
+	r, err := c.changeConfig(ctx, "", func(file string, text []byte) ([]byte, error) {
+		return config.RemoveMirror(file, text, config.MirrorName(name))
+	})
 	if err != nil {
 		return err
 	}

@@ -186,7 +186,7 @@ func (p *initPlan) keep(mirrors []initMirror) ([]initMirror, error) {
 			return nil, err
 		}
 		kept = append(kept, m)
-		p.r.Mirrors = append(p.r.Mirrors, api.InitMirror{Name: m.Name, Type: m.Type, URL: m.shown(), From: m.from, Notes: m.notes})
+		p.r.Mirrors = append(p.r.Mirrors, api.InitMirror{Name: string(m.Name), Type: m.Type, URL: m.shown(), From: m.from, Notes: m.notes})
 	}
 	return kept, nil
 }
@@ -211,7 +211,7 @@ func (p *initPlan) unprintable(m *initMirror) string {
 func (p *initPlan) addFiles(m *initMirror) error {
 	dir := filepath.Dir(p.output)
 	if len(m.logins) > 0 {
-		file, err := absolute(filepath.Join(dir, "auth", m.Name+".conf"))
+		file, err := absolute(filepath.Join(dir, "auth", string(m.Name)+".conf"))
 		if err != nil {
 			return err
 		}
@@ -220,7 +220,7 @@ func (p *initPlan) addFiles(m *initMirror) error {
 		p.r.Logins = append(p.r.Logins, file)
 	}
 	for i, k := range m.keys {
-		name := m.Name + ".asc"
+		name := string(m.Name) + ".asc"
 		if i > 0 {
 			name = fmt.Sprintf("%s-%d.asc", m.Name, i+1)
 		}
@@ -399,9 +399,9 @@ func distinctNames(list []initMirror) {
 	seen := map[string]bool{}
 	for i := range list {
 		base := list[i].Name
-		for n := 2; seen[list[i].Name]; n++ {
-			list[i].Name = fmt.Sprintf("%s-%d", base, n)
+		for n := 2; seen[string(list[i].Name)]; n++ {
+			list[i].Name = config.MirrorName(fmt.Sprintf("%s-%d", base, n))
 		}
-		seen[list[i].Name] = true
+		seen[string(list[i].Name)] = true
 	}
 }

@@ -83,7 +83,7 @@ func rpmMirror(m machine, r *yumconf.Repo) (initMirror, string) {
 		return initMirror{}, reason
 	}
 	out := initMirror{from: []string{fmt.Sprintf("%s:%d", r.File, r.Line)}}
-	out.Mirror = config.Mirror{Name: mirrorName(r.ID), Type: "rpm"}
+	out.Mirror = config.Mirror{Name: config.MirrorName(mirrorName(r.ID)), Type: "rpm"}
 	out.urls, out.metalink, out.mirrorlist, out.logins = r.BaseURLs, r.Metalink, r.Mirrorlist, r.Logins
 	out.CAFile, out.ClientCert, out.ClientKey = r.CAFile, r.ClientCert, r.ClientKey
 	for _, f := range []string{r.CAFile, r.ClientCert, r.ClientKey} {

@@ -22,7 +22,7 @@ func configText(dataDir string, mirrors []initMirror) string {
 			b.WriteString("# note: " + clean(n) + "\n")
 		}
 		b.WriteString("[[mirror]]\n")
-		tomlKey(&b, "name", m.Name)
+		tomlKey(&b, "name", string(m.Name))
 		tomlKey(&b, "type", m.Type)
 		if len(m.urls) == 1 {
 			tomlKey(&b, "url", m.urls[0])

@@ -110,7 +110,7 @@ type Settings struct {
 
 // current are the settings in effect.
 type current struct {
-	mirrors  map[string]*upstream
+	mirrors  map[meta.MirrorName]*upstream
 	parallel int
 	reserve  int64
 }
@@ -119,7 +119,7 @@ type current struct {
 // the returned function is called. Downloads in progress continue with the settings
 // that they started with.
 func (a *Acquirer) Prepare(s Settings) (apply func(), err error) {
-	next := &current{mirrors: map[string]*upstream{}, parallel: cmp.Or(s.Parallel, defaultParallel), reserve: s.Reserve}
+	next := &current{mirrors: map[meta.MirrorName]*upstream{}, parallel: cmp.Or(s.Parallel, defaultParallel), reserve: s.Reserve}
 	for _, m := range s.Mirrors {
 		format := a.cfg.Formats[m.Type]
 		if format == nil {

@@ -8,12 +8,13 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
 // File is a file of a mirror that may not be stored yet.
 type File struct {
-	Mirror string
+	Mirror meta.MirrorName
 	Listed repo.Listed  // Path and Alternates are relative to the mirror
 	Record *repo.Record // of a package file, for the check of its format
 	From   remote.URL   // another base URL, for a state that was imported into history
@@ -80,7 +81,7 @@ func (a *Acquirer) join(ctx context.Context, f File) (*download, error) {
 	}
 	key := f.Listed.SHA256
 	if key.IsZero() {
-		key = cas.Sum([]byte(f.Mirror + "\x00" + f.Listed.Path + "\x00" + f.Listed.SHA512))
+		key = cas.Sum([]byte(string(f.Mirror) + "\x00" + f.Listed.Path + "\x00" + f.Listed.SHA512))
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -10,6 +10,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -36,7 +37,7 @@ type Session struct {
 }
 
 // Session starts a session with the upstream of a mirror.
-func (a *Acquirer) Session(mirror string, o SessionOptions) (*Session, error) {
+func (a *Acquirer) Session(mirror meta.MirrorName, o SessionOptions) (*Session, error) {
 	u, err := a.upstream(mirror)
 	if err != nil {
 		return nil, err

@@ -3,15 +3,13 @@ package acquire
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/fetch"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/sign"
 )
 
@@ -30,17 +28,16 @@ type upstream struct {
 }
 
 // upstream returns the mirror with a name. config.ErrUnknownMirror.
-func (a *Acquirer) upstream(name string) (*upstream, error) {
+func (a *Acquirer) upstream(name meta.MirrorName) (*upstream, error) {
 	mirrors := a.current.Load().mirrors
 	if u := mirrors[name]; u != nil {
 		return u, nil
 	}
-	names := slices.Sorted(maps.Keys(mirrors))
-	return nil, fmt.Errorf("%w: %s (configured: %s)", config.ErrUnknownMirror, name, strings.Join(names, ", "))
+	return nil, config.UnknownMirror(name, mirrors)
 }
 
 // Keyring returns the keyring of a mirror, or nil if it has none. It is read once.
-func (a *Acquirer) Keyring(mirror string) (*sign.Keyring, error) {
+func (a *Acquirer) Keyring(mirror config.MirrorName) (*sign.Keyring, error) {
 	u, err := a.upstream(mirror)
 	if err != nil {
 		return nil, err

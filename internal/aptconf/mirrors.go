@@ -479,7 +479,7 @@ func (o *origin) mirrors(names map[string]bool) []Mirror {
 		if i == 0 {
 			mm.Notes = o.notes
 		}
-		mm.Name = mirrorName(o.uris[0], g, i, names)
+		mm.Name = config.MirrorName(mirrorName(o.uris[0], g, i, names))
 		out = append(out, mm)
 	}
 	return out

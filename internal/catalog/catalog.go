@@ -9,9 +9,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +40,7 @@ type Metadata interface {
 	meta.Catalog
 	Damage() error
 	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.OwnedFact, error)
-	NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
+	NewestWith(ctx context.Context, mirror meta.MirrorName, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
 }
 
 // Format reads mirrored files. It may also be a repo.DeltaLister and a repo.Expander.
@@ -83,7 +80,7 @@ type Catalog struct {
 // mirrors are the configured mirrors.
 type mirrors struct {
 	list   []config.Mirror // in the order of the configuration
-	byName map[string]config.Mirror
+	byName map[config.MirrorName]config.Mirror
 }
 
 // New returns a Catalog.
@@ -100,7 +97,7 @@ func New(cfg Config) (*Catalog, error) {
 
 // SetMirrors replaces the configured mirrors, whose formats the catalog must know.
 func (c *Catalog) SetMirrors(list []config.Mirror) {
-	next := &mirrors{list: list, byName: map[string]config.Mirror{}}
+	next := &mirrors{list: list, byName: map[config.MirrorName]config.Mirror{}}
 	for _, m := range list {
 		next.byName[m.Name] = m
 	}
@@ -110,39 +107,38 @@ func (c *Catalog) SetMirrors(list []config.Mirror) {
 
 // Mirror returns the configuration of a mirror. The error lists the configured
 // mirrors and wraps config.ErrUnknownMirror.
-func (c *Catalog) Mirror(name string) (config.Mirror, error) {
+func (c *Catalog) Mirror(name config.MirrorName) (config.Mirror, error) {
 	byName := c.mirrors.Load().byName
 	m, ok := byName[name]
 	if !ok {
-		names := slices.Sorted(maps.Keys(byName))
-		return m, fmt.Errorf("%w: %s (configured: %s)", config.ErrUnknownMirror, name, strings.Join(names, ", "))
+		return m, config.UnknownMirror(name, byName)
 	}
 	return m, nil
 }
 
-func (c *Catalog) configured(name string) bool {
+func (c *Catalog) configured(name config.MirrorName) bool {
 	_, ok := c.mirrors.Load().byName[name]
 	return ok
 }
 
 // ArchiveOf returns the name of a mirror in the machine interface of
 // snapshot.debian.org.
-func (c *Catalog) ArchiveOf(mirror string) string {
+func (c *Catalog) ArchiveOf(mirror meta.MirrorName) string {
 	if m, ok := c.mirrors.Load().byName[mirror]; ok {
 		return m.ArchiveName()
 	}
-	return mirror
+	return string(mirror)
 }
 
 // MirrorOf returns the mirror of an archive of that interface. An archive may also have
 // the name of its mirror.
-func (c *Catalog) MirrorOf(archive string) string {
+func (c *Catalog) MirrorOf(archive string) meta.MirrorName {
 	for _, m := range c.Mirrors() {
 		if m.Archive == archive {
 			return m.Name
 		}
 	}
-	return archive
+	return meta.MirrorName(archive)
 }
 
 // Mirrors returns the configured mirrors in the order of the configuration.

@@ -80,7 +80,7 @@ func (c *Catalog) channelTop(fr *meta.Frozen) Entry {
 		d.Names = append(d.Names, cc.Path)
 	}
 	for _, m := range fr.Mirrors {
-		d.Names = append(d.Names, m.Mirror+"/")
+		d.Names = append(d.Names, string(m.Mirror)+"/")
 	}
 	return Entry{Dir: d}
 }
@@ -89,7 +89,7 @@ func (c *Catalog) channelTop(fr *meta.Frozen) Entry {
 // are signed for the freeze alone.
 func (c *Catalog) channelFile(ctx context.Context, ch *meta.Channel, fr *meta.Frozen, p string) (Entry, error) {
 	name, rest, _ := strings.Cut(p, "/")
-	i := fr.MirrorIndex(name)
+	i := fr.MirrorIndex(meta.MirrorName(name))
 	if i < 0 {
 		return Entry{}, fmt.Errorf("%s in channel %s: %w", name, ch.Name, meta.ErrNotFound)
 	}

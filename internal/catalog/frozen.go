@@ -65,7 +65,7 @@ func (c *Catalog) FrozenEntry(ctx context.Context, fr *meta.Frozen, p string) (E
 		return e, err
 	}
 	name, rest, slash := strings.Cut(p, "/")
-	i := fr.MirrorIndex(name)
+	i := fr.MirrorIndex(meta.MirrorName(name))
 	if i < 0 {
 		return Entry{}, fmt.Errorf("%s in freeze %s: %w", name, fr.Name, meta.ErrNotFound)
 	}
@@ -94,7 +94,7 @@ func (c *Catalog) frozenTop(fr *meta.Frozen) Entry {
 		d.Names = append(d.Names, provenanceSignatureName)
 	}
 	for _, m := range fr.Mirrors {
-		d.Names = append(d.Names, m.Mirror+"/")
+		d.Names = append(d.Names, string(m.Mirror)+"/")
 	}
 	return Entry{Dir: d, Immutable: true}
 }
@@ -133,7 +133,7 @@ func (c *Catalog) frozenDocument(ctx context.Context, fr *meta.Frozen, p string)
 }
 
 // certificatesPath is the file with the keys of the distribution of a mirror.
-func certificatesPath(mirror string) string { return "_proof/" + mirror + "/keys.asc" }
+func certificatesPath(mirror meta.MirrorName) string { return "_proof/" + string(mirror) + "/keys.asc" }
 
 func (c *Catalog) certificates(ctx context.Context, d cas.Digest) (Entry, bool, error) {
 	e, err := c.blobEntry(ctx, d)
@@ -156,7 +156,7 @@ func (m *frozenMirror) lookup(ctx context.Context, p string) (*Found, error) {
 	if m.upstream != nil {
 		tree = meta.Detour(ctx)
 	}
-	node, err := m.cfg.Meta.TreeFile(tree, m.fr.Name, m.part.Mirror+"/"+p)
+	node, err := m.cfg.Meta.TreeFile(tree, m.fr.Name, string(m.part.Mirror)+"/"+p)
 	if err == nil {
 		f := blob(node.Digest, node.Size, node.ModTime, p)
 		f.Want.Mirror = m.part.Mirror
@@ -195,7 +195,7 @@ func (m *frozenMirror) isDocument(ctx context.Context, p string) (bool, error) {
 
 // dir returns the names in a directory.
 func (m *frozenMirror) dir(ctx context.Context, dir string) (Entry, error) {
-	prefix := m.part.Mirror + "/"
+	prefix := string(m.part.Mirror) + "/"
 	if dir != "" {
 		prefix += dir + "/"
 	}
@@ -271,7 +271,7 @@ func (m *frozenMirror) serves(ctx context.Context, p string, dir bool) (bool, er
 		}
 		return err == nil, err
 	}
-	inTree, err := m.cfg.Meta.TreeDir(ctx, m.fr.Name, m.part.Mirror+"/"+p+"/", "", 1)
+	inTree, err := m.cfg.Meta.TreeDir(ctx, m.fr.Name, string(m.part.Mirror)+"/"+p+"/", "", 1)
 	if err != nil || len(inTree) > 0 {
 		return err == nil, err
 	}
@@ -304,7 +304,7 @@ func (c *Catalog) Replay(ctx context.Context, fr *meta.Frozen, i int, p string) 
 		return nil, notFound // clients fetch the package itself
 	}
 	if f.Package != nil && !m.Whole {
-		node, err := c.cfg.Meta.TreeFile(ctx, fr.Name, m.Mirror+"/"+p)
+		node, err := c.cfg.Meta.TreeFile(ctx, fr.Name, string(m.Mirror)+"/"+p)
 		if err != nil {
 			return nil, err
 		}

@@ -32,7 +32,7 @@ func ComponentsOf(gens []*meta.Generation) Components {
 
 // Package describes a package of a mirror for the API, with the suites of its
 // places and the components that are known.
-func (c Components) Package(mirror string, en meta.Entry) api.Package {
+func (c Components) Package(mirror meta.MirrorName, en meta.Entry) api.Package {
 	p := repo.Describe(mirror, &en.Record)
 	for _, pl := range en.Places {
 		repo.AddPlace(&p, pl.Suite, c[pl])

@@ -20,7 +20,7 @@ func (c *Catalog) RunningRecording(ctx context.Context, name string) (*meta.Reco
 
 // RecordedSnapshot returns the snapshot of a mirror that a recording uses.
 // meta.ErrNotFound, meta.ErrGone.
-func (c *Catalog) RecordedSnapshot(ctx context.Context, rec *meta.Recording, mirror string) (*meta.Snapshot, error) {
+func (c *Catalog) RecordedSnapshot(ctx context.Context, rec *meta.Recording, mirror meta.MirrorName) (*meta.Snapshot, error) {
 	i := rec.Pin(mirror)
 	if i < 0 {
 		return nil, fmt.Errorf("mirror %s in recording %s: %w", mirror, rec.Name, meta.ErrNotFound)

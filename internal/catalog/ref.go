@@ -81,11 +81,11 @@ func (c *Catalog) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 
 // knownMirror reports whether a mirror is configured or has snapshots.
 func (c *Catalog) knownMirror(ctx context.Context, name string) (bool, error) {
-	if c.configured(name) {
+	if c.configured(meta.MirrorName(name)) {
 		return true, nil
 	}
 	mirrors, err := c.cfg.Meta.Mirrors(ctx)
-	return slices.Contains(mirrors, name), err
+	return slices.Contains(mirrors, meta.MirrorName(name)), err
 }
 
 // ResolveSnapshot resolves MIRROR@TIMESTAMP, MIRROR@latest or MIRROR (the newest
@@ -100,15 +100,15 @@ func (c *Catalog) ResolveSnapshot(ctx context.Context, ref string) (snap *meta.S
 		if t, err = ParseTimestamp(at); err != nil {
 			return nil, err
 		}
-		snap, err = c.cfg.Meta.SnapshotAt(ctx, name, t)
+		snap, err = c.cfg.Meta.SnapshotAt(ctx, meta.MirrorName(name), t)
 	} else {
-		snap, err = c.cfg.Meta.Latest(ctx, name)
+		snap, err = c.cfg.Meta.Latest(ctx, meta.MirrorName(name))
 	}
 	if errors.Is(err, meta.ErrNotFound) {
 		if known, kerr := c.knownMirror(ctx, name); kerr != nil {
 			return nil, kerr
 		} else if !known {
-			_, err = c.Mirror(name)
+			_, err = c.Mirror(meta.MirrorName(name))
 		}
 	}
 	return snap, err
@@ -127,7 +127,7 @@ func (c *Catalog) ResolvePast(ctx context.Context, ref string) (r Ref, notice st
 	if err != nil {
 		return r, "", err
 	}
-	states, err := c.cfg.Meta.MirrorStates(ctx, []string{name})
+	states, err := c.cfg.Meta.MirrorStates(ctx, []meta.MirrorName{meta.MirrorName(name)})
 	if err != nil {
 		return r, "", err
 	}
@@ -157,7 +157,7 @@ func (c *Catalog) LatestOfAll(ctx context.Context) (out []*meta.Snapshot, err er
 	if len(mirrors) == 0 {
 		return nil, fmt.Errorf("%w: none is configured", config.ErrUnknownMirror)
 	}
-	names := make([]string, len(mirrors))
+	names := make([]meta.MirrorName, len(mirrors))
 	for i, m := range mirrors {
 		names[i] = m.Name
 	}
@@ -214,7 +214,7 @@ func (c *Catalog) CheckName(ctx context.Context, name string) error {
 		return fmt.Errorf("%w: name %q: expected letters, digits and .+~_- (at most 100, the first a letter or digit)", ErrRef, excerpt.Of(name))
 	case name == Latest:
 		return fmt.Errorf("%w: %q stands for the newest snapshot of a mirror", ErrNameTaken, name)
-	case c.configured(name):
+	case c.configured(meta.MirrorName(name)):
 		return fmt.Errorf("%w: %q is a mirror", ErrNameTaken, name)
 	}
 	known, err := c.knownMirror(ctx, name)

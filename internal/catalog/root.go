@@ -19,7 +19,7 @@ const maxRoots = 24
 
 // rootKey identifies a generation.
 type rootKey struct {
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 	gen    uint32
 }
@@ -36,7 +36,7 @@ type rootEntry struct {
 // Root returns the root of a generation and the files that it lists, by path. The
 // root is parsed again from its documents, which were verified when they were
 // stored.
-func (c *Catalog) Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error) {
+func (c *Catalog) Root(ctx context.Context, mirror meta.MirrorName, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error) {
 	k := rootKey{mirror, suite, gen}
 	c.mu.Lock()
 	entry := c.roots[k]

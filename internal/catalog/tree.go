@@ -94,7 +94,7 @@ func (c *Catalog) ArchiveEntry(ctx context.Context, p string) (Entry, error) {
 
 // archivedAt finds the newest snapshot at or before a timestamp. If that snapshot was
 // removed, it returns ErrGone and never another snapshot.
-func (c *Catalog) archivedAt(ctx context.Context, mirror, at string) (*meta.Snapshot, error) {
+func (c *Catalog) archivedAt(ctx context.Context, mirror meta.MirrorName, at string) (*meta.Snapshot, error) {
 	if at == now {
 		return c.cfg.Meta.Latest(ctx, mirror)
 	}
@@ -130,8 +130,8 @@ func (c *Catalog) listMirrors(ctx context.Context) (Entry, error) {
 	}
 	d := &Dir{}
 	for _, m := range mirrors {
-		d.Names = append(d.Names, m+"/")
-		if archive := c.ArchiveOf(m); archive != m {
+		d.Names = append(d.Names, string(m)+"/")
+		if archive := c.ArchiveOf(m); meta.MirrorName(archive) != m {
 			d.Names = append(d.Names, archive+"/")
 		}
 	}
@@ -139,7 +139,7 @@ func (c *Catalog) listMirrors(ctx context.Context) (Entry, error) {
 	return Entry{Dir: d}, nil
 }
 
-func (c *Catalog) listTimestamps(ctx context.Context, mirror string) (Entry, error) {
+func (c *Catalog) listTimestamps(ctx context.Context, mirror meta.MirrorName) (Entry, error) {
 	const pageSize = 500
 	d := &Dir{Names: []string{Latest + "/"}}
 	var before time.Time

@@ -12,7 +12,7 @@ import (
 
 // Upstream is a mirror that an upstream URL may belong to.
 type Upstream struct {
-	Mirror string
+	Mirror meta.MirrorName
 	Path   string // relative to the mirror
 }
 

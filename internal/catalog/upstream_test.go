@@ -13,7 +13,7 @@ import (
 
 func TestUpstreams(t *testing.T) {
 	mirror := func(name, url string) config.Mirror {
-		return config.Mirror{Name: name, Type: "deb", URL: remote.NewURL(url)}
+		return config.Mirror{Name: config.MirrorName(name), Type: "deb", URL: remote.NewURL(url)}
 	}
 	c, err := catalog.New(catalog.Config{Formats: repo.ByType[catalog.Format](deb.Format{}), Mirrors: []config.Mirror{
 		mirror("debian", "http://mirror.example.org/debian"), mirror("security", "https://mirror.example.org/debian/security/"), mirror("other", "http://mirror.example.org:8080/debian"),

@@ -213,7 +213,7 @@ const minCache = 64 << 20
 
 // Mirror is one upstream repository.
 type Mirror struct {
-	Name          string       `toml:"name"`
+	Name          MirrorName   `toml:"name"`
 	Type          string       `toml:"type"` // "deb" or "rpm"
 	URL           remote.URL   `toml:"url"`
 	URLs          []remote.URL `toml:"urls"`     // tried in order
@@ -308,7 +308,7 @@ func (m *Mirror) ConfiguredURLs() []remote.URL {
 // ArchiveName returns the mirror's name in the machine interface of snapshot.debian.org.
 func (m *Mirror) ArchiveName() string {
 	if m.Archive == "" {
-		return m.Name
+		return string(m.Name)
 	}
 	return m.Archive
 }

@@ -79,9 +79,9 @@ func Quote(s string) string {
 }
 
 // MirrorText returns a [[mirror]] table.
-func MirrorText(name string, settings []Setting) string {
+func MirrorText(name MirrorName, settings []Setting) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "[[mirror]]\nname = %s\n", Quote(name))
+	fmt.Fprintf(&b, "[[mirror]]\nname = %s\n", Quote(string(name)))
 	for _, s := range settings {
 		if s.Value != "" {
 			fmt.Fprintf(&b, "%s = %s\n", s.Key, s.Value)
@@ -93,7 +93,7 @@ func MirrorText(name string, settings []Setting) string {
 // AddMirror returns the text of a configuration file with one more mirror, at the end.
 // file is the name of the file, for messages and relative paths. All other bytes stay the
 // same, as with the functions below.
-func AddMirror(file string, text []byte, name string, settings []Setting) ([]byte, error) {
+func AddMirror(file string, text []byte, name MirrorName, settings []Setting) ([]byte, error) {
 	out := slices.Clone(text)
 	if len(out) > 0 && out[len(out)-1] != '\n' {
 		out = append(out, '\n')
@@ -105,7 +105,7 @@ func AddMirror(file string, text []byte, name string, settings []Setting) ([]byt
 }
 
 // SetMirror changes keys of a mirror.
-func SetMirror(file string, text []byte, name string, settings []Setting) ([]byte, error) {
+func SetMirror(file string, text []byte, name MirrorName, settings []Setting) ([]byte, error) {
 	out := slices.Clone(text)
 	for _, s := range settings {
 		t, err := findTable(file, out, name)
@@ -121,7 +121,7 @@ func SetMirror(file string, text []byte, name string, settings []Setting) ([]byt
 
 // RenameMirror changes the name of a mirror.
 func RenameMirror(file string, text []byte, name, to string) ([]byte, error) {
-	t, err := findTable(file, text, name)
+	t, err := findTable(file, text, MirrorName(name))
 	if err != nil {
 		return nil, err
 	}
@@ -129,11 +129,11 @@ func RenameMirror(file string, text []byte, name, to string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return checked(file, text, out, name, to)
+	return checked(file, text, out, MirrorName(name), MirrorName(to))
 }
 
 // RemoveMirror removes a mirror's table, with the comments directly above it.
-func RemoveMirror(file string, text []byte, name string) ([]byte, error) {
+func RemoveMirror(file string, text []byte, name MirrorName) ([]byte, error) {
 	t, err := findTable(file, text, name)
 	if err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func RemoveMirror(file string, text []byte, name string) ([]byte, error) {
 
 // checked returns an edited text if it is valid and changes only the mirrors named in
 // about.
-func checked(file string, old, text []byte, about ...string) ([]byte, error) {
+func checked(file string, old, text []byte, about ...MirrorName) ([]byte, error) {
 	was, err := Parse(file, old)
 	if err != nil {
 		return nil, err
@@ -187,13 +187,13 @@ type keyValue struct {
 }
 
 // findTable returns the table of a mirror.
-func findTable(file string, text []byte, name string) (*table, error) {
+func findTable(file string, text []byte, name MirrorName) (*table, error) {
 	tables, err := tables(file, text)
 	if err != nil {
 		return nil, err
 	}
 	for _, t := range tables {
-		if t.name == name {
+		if MirrorName(t.name) == name {
 			return &t, nil
 		}
 	}
@@ -206,7 +206,7 @@ func findTable(file string, text []byte, name string) (*table, error) {
 		if m.Name == name {
 			return nil, fmt.Errorf("%s: mirror %s %w: it is not in a separate [[mirror]] table", file, name, ErrNotEditable)
 		}
-		names = append(names, m.Name)
+		names = append(names, string(m.Name))
 	}
 	return nil, fmt.Errorf("%w: %s (configured: %s)", ErrUnknownMirror, name, strings.Join(slices.Sorted(slices.Values(names)), ", "))
 }

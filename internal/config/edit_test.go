@@ -167,7 +167,7 @@ func FuzzEdit(f *testing.F) {
 	f.Add([]byte(editable), "debian", "90d")
 	f.Add([]byte("mirror = []"), "a", "\x7f\"")
 	f.Fuzz(func(t *testing.T, text []byte, name, value string) {
-		got, err := SetMirror("f", text, name, []Setting{{"auth_file", Quote("/" + value)}})
+		got, err := SetMirror("f", text, MirrorName(name), []Setting{{"auth_file", Quote("/" + value)}})
 		if err != nil {
 			return
 		}
@@ -176,7 +176,7 @@ func FuzzEdit(f *testing.F) {
 			t.Fatalf("an edit made the file invalid: %v", err)
 		}
 		for _, m := range c.Mirrors {
-			if m.Name == name && m.AuthFile == "" {
+			if m.Name == MirrorName(name) && m.AuthFile == "" {
 				t.Fatal("the edit is lost")
 			}
 		}

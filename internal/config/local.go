@@ -16,10 +16,10 @@ func (m *Mirror) fillLocal() {
 		m.Download = All
 	}
 	if m.Origin == "" {
-		m.Origin = m.Name
+		m.Origin = string(m.Name)
 	}
 	if m.Label == "" {
-		m.Label = m.Name
+		m.Label = string(m.Name)
 	}
 	m.Sources, m.Udebs = true, m.Type == "deb"
 	if m.Type == "rpm" && len(m.Keyring) == 0 && m.GPGCheck == nil {

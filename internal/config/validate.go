@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,14 +26,27 @@ var hostRE = lazyregexp.New(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?
 // originRE matches the name of a transparency log.
 var originRE = lazyregexp.New(`^[A-Za-z0-9:\[\]._/~-]{1,255}$`)
 
-// ValidMirrorName reports whether a mirror can have this name. The name is used in URLs
-// and, in a freeze, must differ from the names of the files that every freeze has.
-func ValidMirrorName(name string) bool {
-	switch name {
+// MirrorName is the name of a mirror. It is a part of URLs and of the ids of snapshots
+// and, in a freeze, a sibling of the files that every freeze has.
+type MirrorName string
+
+// UnknownMirror returns ErrUnknownMirror for name, with the names that are configured.
+func UnknownMirror[M any](name MirrorName, configured map[MirrorName]M) error {
+	var names []string
+	for n := range configured {
+		names = append(names, string(n))
+	}
+	slices.Sort(names)
+	return fmt.Errorf("%w: %s (configured: %s)", ErrUnknownMirror, name, strings.Join(names, ", "))
+}
+
+// Valid reports whether a mirror can have this name.
+func (n MirrorName) Valid() bool {
+	switch n {
 	case "latest", "manifest.json", "manifest.json.asc", "provenance.json", "provenance.json.asc", "key.asc", "manifest.json.tlog-proof", "log.vkey":
 		return false
 	}
-	return ValidName(name)
+	return ValidName(string(n))
 }
 
 func (c *Config) validate(at position) error {
@@ -91,17 +105,17 @@ func (c *Config) validate(at position) error {
 	for i := range c.Mirrors {
 		m := &c.Mirrors[i]
 		b := func(key, format string, args ...any) error {
-			return bad("mirror", i, key, "mirror "+strconv.Quote(m.Name)+": "+format, args...)
+			return bad("mirror", i, key, "mirror "+strconv.Quote(string(m.Name))+": "+format, args...)
 		}
 		switch {
-		case !ValidName(m.Name):
+		case !ValidName(string(m.Name)):
 			return b("name", "%q: expected letters, digits and .+~_- (at most 100)", m.Name)
-		case !ValidMirrorName(m.Name):
+		case !m.Name.Valid():
 			return b("name", "%q is reserved", m.Name)
-		case seen[m.Name]:
+		case seen[string(m.Name)]:
 			return b("name", "%q is configured twice", m.Name)
 		}
-		seen[m.Name] = true
+		seen[string(m.Name)] = true
 		check := m.check
 		if m.Local {
 			check = m.checkLocal
@@ -118,17 +132,17 @@ func (c *Config) validate(at position) error {
 func (c *Config) checkArchives(bad func(table string, i int, key, format string, args ...any) error) error {
 	owner := map[string]string{}
 	for _, m := range c.Mirrors {
-		owner[m.Name] = m.Name
+		owner[string(m.Name)] = string(m.Name)
 	}
 	for i, m := range c.Mirrors {
 		switch other := owner[m.Archive]; {
 		case m.Archive == "":
-		case !ValidMirrorName(m.Archive):
+		case !MirrorName(m.Archive).Valid():
 			return bad("mirror", i, "archive", "mirror %q: %q: expected letters, digits and .+~_- (at most 100)", m.Name, m.Archive)
-		case other != "" && other != m.Name:
+		case other != "" && MirrorName(other) != m.Name:
 			return bad("mirror", i, "archive", "mirror %q: %q is already the name of mirror %q", m.Name, m.Archive, other)
 		default:
-			owner[m.Archive] = m.Name
+			owner[m.Archive] = string(m.Name)
 		}
 	}
 	return nil

@@ -116,7 +116,7 @@ func (c *Control) mirrorsOf(ctx context.Context, names ...string) (mirrors []str
 		rec, err := c.st.Recording(ctx, name)
 		if err == nil {
 			for _, p := range rec.Pins {
-				mirrors = append(mirrors, p.Mirror)
+				mirrors = append(mirrors, string(p.Mirror))
 			}
 		} else if !errors.Is(err, meta.ErrNotFound) {
 			return nil, err
@@ -124,7 +124,7 @@ func (c *Control) mirrorsOf(ctx context.Context, names ...string) (mirrors []str
 		ref, err := c.catalog.ResolveRef(ctx, name)
 		if err == nil && ref.Frozen != nil {
 			for _, m := range ref.Frozen.Mirrors {
-				mirrors = append(mirrors, m.Mirror)
+				mirrors = append(mirrors, string(m.Mirror))
 			}
 		} else if err != nil && !errors.Is(err, meta.ErrNotFound) && !errors.Is(err, meta.ErrGone) && !errors.Is(err, catalog.ErrRef) {
 			return nil, err

@@ -70,7 +70,7 @@ func (c *Control) channel(ch *meta.Channel, f *meta.Frozen) *api.Channel {
 		Name: ch.Name, Freeze: ch.Freeze, Moved: ch.Moved, By: ch.By, Key: ch.Key, URL: c.url("channel", ch.Name), Mirrors: []string{}, Earlier: []api.ChannelEarlier{},
 	}
 	for _, m := range f.Mirrors {
-		out.Mirrors = append(out.Mirrors, m.Mirror)
+		out.Mirrors = append(out.Mirrors, string(m.Mirror))
 	}
 	for _, e := range ch.Earlier {
 		if e.Answered(c.now()) {
@@ -145,7 +145,7 @@ func (c *Control) TouchChannelSet(ctx context.Context, req *api.ChannelSet) (*To
 		t.What += ", which shows " + ref.Frozen.Name
 	}
 	for _, m := range ref.Frozen.Mirrors {
-		t.Mirrors = append(t.Mirrors, m.Mirror)
+		t.Mirrors = append(t.Mirrors, string(m.Mirror))
 	}
 	// The change also affects the mirrors that the channel showed before.
 	before, err := c.mirrorsOf(ctx, req.Name)

@@ -55,7 +55,7 @@ type Config struct {
 	Now     func() time.Time // nil: time.Now
 	// NextSync returns the time of a mirror's next scheduled sync, or the zero time if it
 	// is only synced on request. If NextSync is nil, no mirror is synced on a schedule.
-	NextSync func(mirror string) time.Time
+	NextSync func(mirror meta.MirrorName) time.Time
 	// Fatal ends the daemon because the state on disk is unknown. nil: such errors do not
 	// end it.
 	Fatal func(error)
@@ -107,7 +107,7 @@ type Metadata interface {
 	meta.Audit
 	meta.Events
 	freeze.Packages
-	Head(ctx context.Context, mirror string) (*meta.Head, error)
+	Head(ctx context.Context, mirror meta.MirrorName) (*meta.Head, error)
 	LeaseStates(ctx context.Context) ([]meta.LeaseState, error)
 	RemoveFreeze(ctx context.Context, name string, at time.Time) error
 	ClearOrphanTree(ctx context.Context, name string, making func() bool) error
@@ -132,7 +132,7 @@ type Control struct {
 	running Running
 
 	mu      sync.Mutex
-	syncing map[string][]*acquire.Progress // running syncs, by mirror
+	syncing map[config.MirrorName][]*acquire.Progress // running syncs, by mirror
 	onSync  []func(SyncEvent)
 }
 
@@ -145,7 +145,7 @@ func New(cfg Config) *Control {
 		cfg.Now = time.Now
 	}
 	if cfg.NextSync == nil {
-		cfg.NextSync = func(string) time.Time { return time.Time{} }
+		cfg.NextSync = func(config.MirrorName) time.Time { return time.Time{} }
 	}
 	if cfg.Conditions == nil {
 		cfg.Conditions = func() []string { return nil }
@@ -154,7 +154,7 @@ func New(cfg Config) *Control {
 		cfg.BlobsLost = func(context.Context) bool { return false }
 	}
 	c := &Control{
-		cfg: cfg, catalog: cfg.Catalog, acquirer: cfg.Acquirer, st: cfg.Meta, log: cfg.Log, now: cfg.Now, syncing: map[string][]*acquire.Progress{},
+		cfg: cfg, catalog: cfg.Catalog, acquirer: cfg.Acquirer, st: cfg.Meta, log: cfg.Log, now: cfg.Now, syncing: map[meta.MirrorName][]*acquire.Progress{},
 	}
 	c.base, c.stop = context.WithCancel(context.Background())
 	return c

@@ -12,6 +12,7 @@ import (
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/catalog"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/meta"
@@ -32,10 +33,11 @@ func (c *Control) Find(ctx context.Context, req *api.FindRequest) (*api.FindResu
 // been read, even if none of them matched.
 func (c *Control) FindPage(ctx context.Context, text, from string, limit, read int) (*api.FindResult, error) {
 	f := &finding{req: &api.FindRequest{Query: text}, left: limit, paged: true, read: read}
-	var ok bool
-	if f.mirror, f.after, ok = strings.Cut(from, "/"); from != "" && !ok {
+	name, after, ok := strings.Cut(from, "/")
+	if from != "" && !ok {
 		return nil, fmt.Errorf("%w: position %q, expected a position from a link of this server", errclass.Usage, from)
 	}
+	f.mirror, f.after = config.MirrorName(name), after
 	return c.find(ctx, f)
 }
 
@@ -67,7 +69,7 @@ func (c *Control) find(ctx context.Context, f *finding) (*api.FindResult, error)
 			f.after = ""
 		}
 		if f.paged && (f.left <= 0 || f.read <= 0) {
-			f.out.Next, f.out.More = m+"/", true
+			f.out.Next, f.out.More = string(m)+"/", true
 			break
 		}
 		found, err := f.in(ctx, m)
@@ -90,13 +92,14 @@ type finding struct {
 	left   int // how many stanzas may still be found
 	out    *api.FindResult
 
-	paged         bool
-	read          int    // for a page: how many stanzas may still be read
-	mirror, after string // for a page: it begins in this mirror, after this name
+	paged  bool
+	read   int // for a page: how many stanzas may still be read
+	mirror meta.MirrorName
+	after  string // for a page: it begins in this mirror, after this name
 }
 
 // versions returns the stanzas that a mirror has or had and that match the request.
-func (f *finding) versions(ctx context.Context, mirror string) ([]meta.Version, error) {
+func (f *finding) versions(ctx context.Context, mirror meta.MirrorName) ([]meta.Version, error) {
 	if f.q == nil {
 		lists, err := f.c.st.Versions(ctx, mirror, []string{f.req.Name})
 		if err != nil {
@@ -224,7 +227,7 @@ func (f *finding) page(ctx context.Context, m *matcher) (out []meta.Version, err
 			return out, nil
 		}
 		if full || f.read <= 0 || f.left == 0 {
-			f.out.Next, f.out.More = m.mirror+"/"+after, true
+			f.out.Next, f.out.More = string(m.mirror)+"/"+after, true
 			return out, nil
 		}
 	}
@@ -235,7 +238,7 @@ const findPage = 200
 
 // names returns some of the names that may match, after a name, and whether there are
 // more.
-func (f *finding) names(ctx context.Context, mirror, after string) (names []string, more bool, err error) {
+func (f *finding) names(ctx context.Context, mirror meta.MirrorName, after string) (names []string, more bool, err error) {
 	listed, ok := f.q.Names()
 	if source, of := f.q.Source(); !ok && of {
 		if listed, err = freeze.NamesOfSource(ctx, f.c.st, mirror, source); err != nil {
@@ -284,7 +287,7 @@ func (s *search) has(state *meta.Snapshot, h *history) (has bool) {
 }
 
 // in finds packages in one mirror.
-func (f *finding) in(ctx context.Context, name string) ([]api.Match, error) {
+func (f *finding) in(ctx context.Context, name config.MirrorName) ([]api.Match, error) {
 	c := f.c
 	versions, err := f.versions(ctx, name)
 	if err != nil {
@@ -364,7 +367,7 @@ func (c *Control) componentsIn(ctx context.Context, states []*meta.Snapshot) (ca
 	return out, nil
 }
 
-func (c *Control) match(ctx context.Context, mirror string, h *history, components catalog.Components) (*api.Match, error) {
+func (c *Control) match(ctx context.Context, mirror meta.MirrorName, h *history, components catalog.Components) (*api.Match, error) {
 	en := meta.Entry{Fact: h.Fact}
 	for _, p := range h.Presences {
 		en.Places = append(en.Places, p.Place)

@@ -53,7 +53,7 @@ func (c *Control) historyCost(ctx context.Context) (map[string]HistoryCost, erro
 			return nil, err
 		}
 		if cost.Over >= costSpan {
-			out[m.Name] = cost
+			out[string(m.Name)] = cost
 		}
 	}
 	return out, nil

@@ -125,7 +125,7 @@ type generationReads struct {
 	n int
 }
 
-func (s *generationReads) Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
+func (s *generationReads) Generation(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
 	s.n++
 	return s.Store.Generation(ctx, mirror, suite, gen)
 }

@@ -17,14 +17,14 @@ const matchPage = 1000
 // matcher finds the stanzas of a mirror's history that match a query.
 type matcher struct {
 	c          *Control
-	mirror     string
+	mirror     meta.MirrorName
 	q          *query.Query
 	format     Format
 	components catalog.Components
 }
 
 // newMatcher returns a matcher, or nil if the mirror has no snapshot and is in no freeze.
-func (c *Control) newMatcher(ctx context.Context, mirror string, q *query.Query, frozen []*meta.Frozen) (*matcher, error) {
+func (c *Control) newMatcher(ctx context.Context, mirror meta.MirrorName, q *query.Query, frozen []*meta.Frozen) (*matcher, error) {
 	m := &matcher{c: c, mirror: mirror, q: q, components: catalog.Components{}}
 	latest, err := c.st.Latest(ctx, mirror)
 	var typ string
@@ -48,7 +48,7 @@ func (c *Control) newMatcher(ctx context.Context, mirror string, q *query.Query,
 }
 
 // frozenType returns the type that freezes record for a mirror, or "".
-func frozenType(mirror string, frozen []*meta.Frozen) string {
+func frozenType(mirror meta.MirrorName, frozen []*meta.Frozen) string {
 	for _, f := range frozen {
 		for _, m := range f.Mirrors {
 			if m.Mirror == mirror {

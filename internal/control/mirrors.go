@@ -38,7 +38,7 @@ func (c *Control) Reload(ctx context.Context, _ *api.Empty) (*api.ReloadResult, 
 }
 
 func (c *Control) mirrorStatus(ctx context.Context, m config.Mirror) (api.MirrorStatus, error) {
-	out := api.MirrorStatus{Name: m.Name, Type: m.Type, NextSync: optional(c.cfg.NextSync(m.Name)), MaxAge: m.MaxAge.String()}
+	out := api.MirrorStatus{Name: string(m.Name), Type: m.Type, NextSync: optional(c.cfg.NextSync(m.Name)), MaxAge: m.MaxAge.String()}
 	c.mu.Lock()
 	out.Syncing = len(c.syncing[m.Name]) > 0
 	c.mu.Unlock()
@@ -78,7 +78,7 @@ func (c *Control) age(m config.Mirror, e meta.SnapshotSuite) api.SuiteAge {
 
 // eachSnapshot calls f for a mirror's snapshots, newest first and outside transactions,
 // until it returns false.
-func (c *Control) eachSnapshot(ctx context.Context, name string, f func(*meta.Snapshot) bool) error {
+func (c *Control) eachSnapshot(ctx context.Context, name config.MirrorName, f func(*meta.Snapshot) bool) error {
 	var before time.Time
 	for {
 		page, err := c.st.SnapshotsBefore(ctx, name, before, 500)
@@ -107,13 +107,13 @@ func (c *Control) Mirror(ctx context.Context, req *api.MirrorRef) (*api.MirrorDe
 func (c *Control) MirrorWithin(ctx context.Context, req *api.MirrorRef, wait time.Duration) (*api.MirrorDetail, error) {
 	out, err := c.mirrorDetail(ctx, req)
 	if err == nil {
-		out.Stored = c.storedFiles(ctx, out.Name, wait)
+		out.Stored = c.storedFiles(ctx, meta.MirrorName(out.Name), wait)
 	}
 	return out, err
 }
 
 func (c *Control) mirrorDetail(ctx context.Context, req *api.MirrorRef) (*api.MirrorDetail, error) {
-	m, err := c.catalog.Mirror(req.Mirror)
+	m, err := c.catalog.Mirror(meta.MirrorName(req.Mirror))
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (c *Control) mirrorDetail(ctx context.Context, req *api.MirrorRef) (*api.Mi
 		}
 	}
 	if st.Latest != "" {
-		snap, err := c.catalog.ResolveSnapshot(ctx, m.Name)
+		snap, err := c.catalog.ResolveSnapshot(ctx, string(m.Name))
 		if err != nil {
 			return nil, err
 		}

@@ -37,7 +37,7 @@ func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
 		line := api.OverviewMirror{MirrorStatus: m, Days: make([]int, overviewDays)}
 		first := today.AddDate(0, 0, 1-overviewDays)
 		if m.Latest != "" {
-			times, err := c.cfg.Freezer.History.Times(ctx, m.Name, first, time.Time{})
+			times, err := c.cfg.Freezer.History.Times(ctx, meta.MirrorName(m.Name), first, time.Time{})
 			if err != nil {
 				return nil, err
 			}
@@ -193,9 +193,9 @@ func (c *Control) FreezeLines(ctx context.Context, from, limit int) (lines []api
 	for _, f := range freezes[:min(limit, len(freezes))] {
 		line := api.FreezeLine{Name: f.Name, Date: f.Date, Created: f.Created, Mirrors: map[string]string{}, Packages: f.Packages, Sources: f.Sources}
 		for _, m := range f.Mirrors {
-			line.Mirrors[m.Mirror] = freeze.Exact
+			line.Mirrors[string(m.Mirror)] = freeze.Exact
 			if m.Whole {
-				line.Mirrors[m.Mirror] = freeze.Whole
+				line.Mirrors[string(m.Mirror)] = freeze.Whole
 			}
 		}
 		_, err := c.blobs().Stat(ctx, f.Manifest.SHA256)

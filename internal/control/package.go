@@ -98,11 +98,14 @@ const maxVersions = 20
 
 // versionsOf lists the versions of packages in an error, each with its architectures.
 func versionsOf(named []client.Named) string {
-	type at struct{ mirror, version string }
+	type at struct {
+		mirror  meta.MirrorName
+		version string
+	}
 	archs := map[at][]string{}
 	var order []at
 	for _, n := range named {
-		k := at{n.Mirror, n.Version}
+		k := at{meta.MirrorName(n.Mirror), n.Version}
 		if archs[k] == nil {
 			order = append(order, k)
 		}
@@ -111,7 +114,7 @@ func versionsOf(named []client.Named) string {
 		}
 	}
 	slices.SortFunc(order, func(a, b at) int {
-		return cmp.Or(strings.Compare(a.mirror, b.mirror), strings.Compare(a.version, b.version))
+		return cmp.Or(strings.Compare(string(a.mirror), string(b.mirror)), strings.Compare(a.version, b.version))
 	})
 	var out []string
 	for _, k := range order[:min(len(order), maxVersions)] {
@@ -154,7 +157,7 @@ func (c *Control) addPast(ctx context.Context, name string, named []client.Named
 		of[details[i].Mirror] = append(of[details[i].Mirror], i)
 	}
 	for mirror, list := range of {
-		if err := c.addPastOf(ctx, mirror, name, named, details, list, wholeStates(frozen, mirror)); err != nil {
+		if err := c.addPastOf(ctx, meta.MirrorName(mirror), name, named, details, list, wholeStates(frozen, meta.MirrorName(mirror))); err != nil {
 			return err
 		}
 	}
@@ -173,7 +176,7 @@ func (c *Control) addPast(ctx context.Context, name string, named []client.Named
 
 // addPastOf adds, to the details with indices in list, the snapshots of a mirror and the
 // freezes that contain the package.
-func (c *Control) addPastOf(ctx context.Context, mirror, name string, named []client.Named, details []api.PackageDetail, list []int, whole []wholeState) error {
+func (c *Control) addPastOf(ctx context.Context, mirror meta.MirrorName, name string, named []client.Named, details []api.PackageDetail, list []int, whole []wholeState) error {
 	lists, err := c.st.Versions(ctx, mirror, []string{name})
 	if err != nil {
 		return err

@@ -54,7 +54,7 @@ func (c *Control) PackageHistory(ctx context.Context, name string, source bool, 
 	}
 	now := c.now()
 	for _, l := range page {
-		v := api.VersionLine{Mirror: l.Mirror, Version: l.Version, Archs: l.Archs, Suites: l.Suites, Seen: []api.Seen{}, Freezes: sortedSet(holders[mirrorVersion{l.Mirror, l.Version}]), Channels: []string{}}
+		v := api.VersionLine{Mirror: string(l.Mirror), Version: l.Version, Archs: l.Archs, Suites: l.Suites, Seen: []api.Seen{}, Freezes: sortedSet(holders[mirrorVersion{l.Mirror, l.Version}]), Channels: []string{}}
 		if source {
 			v.Binaries = l.Names
 		}
@@ -71,7 +71,10 @@ func (c *Control) PackageHistory(ctx context.Context, name string, source bool, 
 	return out, nil
 }
 
-type mirrorVersion struct{ mirror, version string }
+type mirrorVersion struct {
+	mirror  meta.MirrorName
+	version string
+}
 
 // holders returns which freezes contain versions of a package, or anything built from
 // versions of a source package.
@@ -83,22 +86,22 @@ func (c *Control) holders(ctx context.Context, name string, source bool, lines [
 	names, shown := map[string][]string{}, map[mirrorVersion]bool{}
 	for _, l := range lines {
 		shown[mirrorVersion{l.Mirror, l.Version}] = true
-		names[l.Mirror] = append(names[l.Mirror], name)
+		names[string(l.Mirror)] = append(names[string(l.Mirror)], name)
 		if source {
-			names[l.Mirror] = append(names[l.Mirror], l.Names...)
+			names[string(l.Mirror)] = append(names[string(l.Mirror)], l.Names...)
 		}
 	}
 	out := map[mirrorVersion][]string{}
 	for mirror, list := range names {
-		whole := wholeStates(frozen, mirror)
-		lists, err := c.st.Versions(ctx, mirror, sortedSet(list))
+		whole := wholeStates(frozen, meta.MirrorName(mirror))
+		lists, err := c.st.Versions(ctx, meta.MirrorName(mirror), sortedSet(list))
 		if err != nil {
 			return nil, err
 		}
 		for _, versions := range lists {
 			for i := range versions {
 				v := &versions[i]
-				k := mirrorVersion{mirror, versionFor(v.Fact, name, source)}
+				k := mirrorVersion{meta.MirrorName(mirror), versionFor(v.Fact, name, source)}
 				if !shown[k] {
 					continue
 				}
@@ -137,7 +140,7 @@ type wholeState struct {
 	state  *meta.Snapshot
 }
 
-func wholeStates(frozen []*meta.Frozen, mirror string) (out []wholeState) {
+func wholeStates(frozen []*meta.Frozen, mirror meta.MirrorName) (out []wholeState) {
 	for _, f := range frozen {
 		if i := f.MirrorIndex(mirror); i >= 0 && f.Mirrors[i].Whole {
 			for _, state := range f.Mirrors[i].States() {

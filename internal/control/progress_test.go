@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"example.org/snapd/internal/acquire"
+	"example.org/snapd/internal/meta"
 )
 
 // A sync that waits for another sync of the same mirror reports the progress of that one,
@@ -14,7 +15,7 @@ func TestSyncProgress(t *testing.T) {
 	running.Files.Store(3)
 	running.FilesTotal.Store(8)
 	own.SetPhase(waiting)
-	c := &Control{syncing: map[string][]*acquire.Progress{"debian": {running, own}}}
+	c := &Control{syncing: map[meta.MirrorName][]*acquire.Progress{"debian": {running, own}}}
 	if p := c.syncProgress("debian", own); p.Phase != "sync already running: fetching packages" || p.Files != 3 || p.FilesTotal != 8 || p.Task != "debian" {
 		t.Errorf("while it waits: %+v", p)
 	}

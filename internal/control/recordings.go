@@ -128,7 +128,7 @@ func (c *Control) recordingOutline(rec *meta.Recording) *api.Recording {
 	out := &api.Recording{Name: rec.Name, Started: rec.Started, Stopped: optional(rec.Stopped), Resigned: rec.Resigned, Mirrors: []api.RecordMirror{}}
 	for _, p := range rec.Pins {
 		out.Mirrors = append(out.Mirrors, api.RecordMirror{
-			Mirror: p.Mirror, Snapshot: p.Mirror + "@" + meta.FormatTimestamp(p.Timestamp), URL: c.url("record", rec.Name, p.Mirror),
+			Mirror: string(p.Mirror), Snapshot: string(p.Mirror) + "@" + meta.FormatTimestamp(p.Timestamp), URL: c.url("record", rec.Name, string(p.Mirror)),
 		})
 	}
 	if u, err := url.Parse(c.cfg.Conf.Server.PublicURL); err == nil {
@@ -152,7 +152,7 @@ func (c *Control) recordingView(ctx context.Context, rec *meta.Recording, entrie
 		out.Bytes += e.Size
 		if entries {
 			out.Entries = append(out.Entries, api.RecordEntry{
-				Mirror: e.Mirror, Path: e.Path, Size: e.Size, SHA256: e.SHA256.String(), First: e.First, Last: e.Last, Count: e.Count,
+				Mirror: string(e.Mirror), Path: e.Path, Size: e.Size, SHA256: e.SHA256.String(), First: e.First, Last: e.Last, Count: e.Count,
 			})
 		}
 	}
@@ -229,7 +229,7 @@ func (c *Control) fetchedBy(ctx context.Context, name string) (map[fetchedKey]bo
 	return out, nil
 }
 
-func (c *Control) addFetched(to map[fetchedKey]bool, mirror string, f *meta.Fact) {
+func (c *Control) addFetched(to map[fetchedKey]bool, mirror meta.MirrorName, f *meta.Fact) {
 	archs := []string{"", f.Arch}
 	if m, err := c.catalog.Mirror(mirror); err == nil {
 		if format, err := c.cfg.Formats.Of(m.Type); err == nil && f.Arch == format.AnyArch() {

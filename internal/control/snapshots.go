@@ -24,12 +24,12 @@ func (c *Control) List(ctx context.Context, req *api.ListRequest) (*api.Snapshot
 		return nil, err
 	}
 	if req.Mirror != "" {
-		if !slices.Contains(names, req.Mirror) {
-			if _, err := c.catalog.Mirror(req.Mirror); err != nil {
+		if !slices.Contains(names, meta.MirrorName(req.Mirror)) {
+			if _, err := c.catalog.Mirror(meta.MirrorName(req.Mirror)); err != nil {
 				return nil, err
 			}
 		}
-		names = []string{req.Mirror}
+		names = []meta.MirrorName{meta.MirrorName(req.Mirror)}
 	}
 	users, err := c.st.Users(ctx)
 	if err != nil {
@@ -56,7 +56,7 @@ func (c *Control) List(ctx context.Context, req *api.ListRequest) (*api.Snapshot
 		slices.SortStableFunc(out.Snapshots, byNewest)
 	}
 	for _, f := range users.Freezes {
-		if req.Mirror != "" && f.MirrorIndex(req.Mirror) < 0 {
+		if req.Mirror != "" && f.MirrorIndex(meta.MirrorName(req.Mirror)) < 0 {
 			continue
 		}
 		one, err := c.cfg.Freezer.Describe(ctx, f.Name)
@@ -88,8 +88,8 @@ func hasLabels(labels, want map[string]string) bool {
 // Snapshot describes a snapshot; deep adds signers and files.
 func (c *Control) Snapshot(ctx context.Context, snap *meta.Snapshot, deep bool) (*api.Snapshot, error) {
 	out := &api.Snapshot{
-		ID: snap.ID(), Mirror: snap.Mirror, Type: snap.Type, Timestamp: snap.Timestamp, FromURL: remote.Redact(snap.FromURL),
-		URL: c.url("archive", snap.Mirror, meta.FormatTimestamp(snap.Timestamp)),
+		ID: snap.ID(), Mirror: string(snap.Mirror), Type: snap.Type, Timestamp: snap.Timestamp, FromURL: remote.Redact(snap.FromURL),
+		URL: c.url("archive", string(snap.Mirror), meta.FormatTimestamp(snap.Timestamp)),
 	}
 	if retention.Pinned(snap, c.now()) {
 		out.Pinned, out.Until = true, optional(*snap.Pinned)

@@ -8,6 +8,8 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
 )
 
 // storedWait is how long a request waits for a count of the files of mirrors.
@@ -27,7 +29,7 @@ type storedCache struct {
 
 // storedFiles returns what is stored of a mirror's packages. If counting takes longer
 // than wait, it returns an earlier count, or nil.
-func (c *Control) storedFiles(ctx context.Context, mirror string, wait time.Duration) *api.StoredFiles {
+func (c *Control) storedFiles(ctx context.Context, mirror meta.MirrorName, wait time.Duration) *api.StoredFiles {
 	k := &c.files
 	k.mu.Lock()
 	if k.by == nil || k.age() > min(storedAge, 20*k.took) {
@@ -50,7 +52,7 @@ func (c *Control) storedFiles(ctx context.Context, mirror string, wait time.Dura
 	if k.by == nil {
 		return nil
 	}
-	of := k.by[mirror]
+	of := k.by[string(mirror)]
 	return &of
 }
 
@@ -83,16 +85,16 @@ func (c *Control) countFiles(ctx context.Context) (map[string]api.StoredFiles, e
 			return err
 		}
 		for i, list := range owners {
-			var seen []string // several stanzas of a mirror may have the file
+			var seen []config.MirrorName // several stanzas of a mirror may have the file
 			for _, o := range list {
 				if slices.Contains(seen, o.Mirror) {
 					continue
 				}
 				seen = append(seen, o.Mirror)
-				of := by[o.Mirror]
+				of := by[string(o.Mirror)]
 				of.Files++
 				of.Bytes += sizes[i]
-				by[o.Mirror] = of
+				by[string(o.Mirror)] = of
 			}
 		}
 		digests, sizes = digests[:0], sizes[:0]

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"example.org/snapd/internal/meta"
 	"slices"
 	"strings"
 )
@@ -45,7 +46,7 @@ func (c *Control) Suggest(ctx context.Context, text string, limit int) ([]string
 // alike returns names that differ from a text by a few letters. It first looks at the names
 // that begin with all letters of the text but the last one, then with one letter fewer each
 // time, and stops as soon as it finds any.
-func (c *Control) alike(ctx context.Context, mirrors []string, text string) ([]string, error) {
+func (c *Control) alike(ctx context.Context, mirrors []meta.MirrorName, text string) ([]string, error) {
 	most := 1 + len(text)/5 // letters
 	far := map[string]int{}
 	read := 0

@@ -13,8 +13,10 @@ import (
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/errclass"
 	"example.org/snapd/internal/fetch/remote"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror"
 )
 
@@ -31,7 +33,7 @@ var SyncResults = []string{SyncNew, SyncUnchanged, SyncFailed, SyncRefused}
 
 // SyncEvent describes the end of a sync.
 type SyncEvent struct {
-	Mirror string
+	Mirror meta.MirrorName
 	Result string
 	Bytes  int64 // downloaded for a new snapshot
 	Took   time.Duration
@@ -46,7 +48,7 @@ func (c *Control) OnSync(f func(SyncEvent)) {
 
 // Syncing returns the number of syncs of a mirror that are running or waiting, and the
 // number of bytes that they have downloaded.
-func (c *Control) Syncing(mirror string) (n int, bytes int64) {
+func (c *Control) Syncing(mirror meta.MirrorName) (n int, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, p := range c.syncing[mirror] {
@@ -58,7 +60,7 @@ func (c *Control) Syncing(mirror string) (n int, bytes int64) {
 
 // Sync syncs one mirror, and reports the end of the sync to the functions registered with
 // OnSync.
-func (c *Control) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
+func (c *Control) Sync(ctx context.Context, name config.MirrorName, o mirror.SyncOptions) (*mirror.SyncResult, error) {
 	if o.Progress == nil {
 		o.Progress = &acquire.Progress{}
 	}
@@ -104,7 +106,7 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 	if len(names) == 0 {
 		for _, m := range c.catalog.Mirrors() {
 			if !m.Local {
-				names = append(names, m.Name)
+				names = append(names, string(m.Name))
 			}
 		}
 	}
@@ -126,7 +128,7 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 		o.As = *req.As
 	}
 	for _, n := range names {
-		m, err := c.catalog.Mirror(n)
+		m, err := c.catalog.Mirror(meta.MirrorName(n))
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +141,7 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 		for i, n := range names {
 			out.Mirrors[i] = api.MirrorSync{Mirror: n, Started: true}
 			c.background(func(ctx context.Context) {
-				if _, err := c.Sync(ctx, n, o); err != nil && ctx.Err() == nil {
+				if _, err := c.Sync(ctx, meta.MirrorName(n), o); err != nil && ctx.Err() == nil {
 					c.log.Error("sync failed", "repo", n, "err", err)
 				}
 			})
@@ -151,7 +153,7 @@ func (c *Control) SyncAll(ctx context.Context, req *api.SyncRequest, report func
 	eg := errgroup.Group{}
 	for i, n := range names {
 		eg.Go(func() error {
-			one := c.syncOne(ctx, n, o, report)
+			one := c.syncOne(ctx, meta.MirrorName(n), o, report)
 			mu.Lock()
 			defer mu.Unlock()
 			out.Mirrors[i] = one
@@ -183,28 +185,28 @@ const waiting = "waiting"
 // syncProgress returns the progress of a sync. While the sync waits for another one of
 // the same mirror, such as a scheduled one, it returns the progress of that one and says
 // so.
-func (c *Control) syncProgress(name string, own *acquire.Progress) api.Progress {
-	p := progressOf(name, own)
+func (c *Control) syncProgress(name config.MirrorName, own *acquire.Progress) api.Progress {
+	p := progressOf(string(name), own)
 	if p.Phase != waiting {
 		return p
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if all := c.syncing[name]; len(all) > 0 && all[0] != own {
-		p = progressOf(name, all[0])
+		p = progressOf(string(name), all[0])
 		p.Phase = strings.TrimSuffix("sync already running: "+p.Phase, ": ")
 	}
 	return p
 }
 
 // syncOne syncs one mirror and reports its progress.
-func (c *Control) syncOne(ctx context.Context, name string, o mirror.SyncOptions, report func(api.Progress)) api.MirrorSync {
+func (c *Control) syncOne(ctx context.Context, name config.MirrorName, o mirror.SyncOptions, report func(api.Progress)) api.MirrorSync {
 	o.Progress = &acquire.Progress{}
 	o.Progress.SetPhase(waiting)
-	end := watch(ctx, name, func() api.Progress { return c.syncProgress(name, o.Progress) }, report)
+	end := watch(ctx, string(name), func() api.Progress { return c.syncProgress(name, o.Progress) }, report)
 	res, err := c.Sync(ctx, name, o)
 	end()
-	out := api.MirrorSync{Mirror: name}
+	out := api.MirrorSync{Mirror: string(name)}
 	if err != nil {
 		out.Error = c.Error("sync", err)
 		return out

@@ -46,7 +46,7 @@ func (c *Control) CreateToken(ctx context.Context, req *api.TokenCreate) (*api.N
 		return nil, fmt.Errorf("%w: at most %d mirrors and %d patterns of names", errclass.Usage, maxScopes, maxScopes)
 	}
 	for _, m := range req.Mirrors {
-		if _, err := c.catalog.Mirror(m); err != nil {
+		if _, err := c.catalog.Mirror(meta.MirrorName(m)); err != nil {
 			return nil, err
 		}
 	}

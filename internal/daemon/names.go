@@ -32,7 +32,7 @@ func (d *daemon) checkNames(ctx context.Context, mirrors []config.Mirror) error 
 		owners[f.Name] = "a freeze"
 	}
 	for _, m := range mirrors {
-		if owner := owners[m.Name]; owner != "" {
+		if owner := owners[string(m.Name)]; owner != "" {
 			return fmt.Errorf("%w: mirror %s: the name is already that of %s: expected another name", config.ErrInvalid, m.Name, owner)
 		}
 	}

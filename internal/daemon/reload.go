@@ -132,22 +132,22 @@ func (d *daemon) reload(ctx context.Context) (*api.ReloadResult, error) {
 func compare(old, next []config.Mirror) *api.ReloadResult {
 	res := &api.ReloadResult{Added: []string{}, Changed: []string{}, Removed: []string{}, Restart: []string{}}
 	find := func(list []config.Mirror, name string) *config.Mirror {
-		if i := slices.IndexFunc(list, func(m config.Mirror) bool { return m.Name == name }); i >= 0 {
+		if i := slices.IndexFunc(list, func(m config.Mirror) bool { return m.Name == config.MirrorName(name) }); i >= 0 {
 			return &list[i]
 		}
 		return nil
 	}
 	for _, m := range next {
-		switch was := find(old, m.Name); {
+		switch was := find(old, string(m.Name)); {
 		case was == nil:
-			res.Added = append(res.Added, m.Name)
+			res.Added = append(res.Added, string(m.Name))
 		case !sameMirror(was, &m):
-			res.Changed = append(res.Changed, m.Name)
+			res.Changed = append(res.Changed, string(m.Name))
 		}
 	}
 	for _, m := range old {
-		if find(next, m.Name) == nil {
-			res.Removed = append(res.Removed, m.Name)
+		if find(next, string(m.Name)) == nil {
+			res.Removed = append(res.Removed, string(m.Name))
 		}
 	}
 	return res

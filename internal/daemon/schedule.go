@@ -29,10 +29,10 @@ type scheduler struct {
 
 	mu      sync.Mutex
 	times   map[string]time.Time
-	start   func()           // starts configured loops that are not running; nil: the scheduler is not running
-	mirrors map[string]bool  // mirrors with a loop
-	tasks   map[string]*loop // by name
-	changed chan struct{}    // closed by a reload
+	start   func()                     // starts configured loops that are not running; nil: the scheduler is not running
+	mirrors map[config.MirrorName]bool // mirrors with a loop
+	tasks   map[string]*loop           // by name
+	changed chan struct{}              // closed by a reload
 }
 
 // loop is a running periodic task.
@@ -42,20 +42,20 @@ type loop struct {
 }
 
 func newScheduler(d *daemon) *scheduler {
-	return &scheduler{d: d, times: map[string]time.Time{}, mirrors: map[string]bool{}, tasks: map[string]*loop{}, changed: make(chan struct{})}
+	return &scheduler{d: d, times: map[string]time.Time{}, mirrors: map[meta.MirrorName]bool{}, tasks: map[string]*loop{}, changed: make(chan struct{})}
 }
 
 // next returns the time of the next sync of a mirror; zero: only on request.
-func (s *scheduler) next(name string) time.Time {
+func (s *scheduler) next(name config.MirrorName) time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.times[name]
+	return s.times[string(name)]
 }
 
-func (s *scheduler) set(name string, t time.Time) {
+func (s *scheduler) set(name config.MirrorName, t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.times[name] = t.UTC().Truncate(time.Second)
+	s.times[string(name)] = t.UTC().Truncate(time.Second)
 }
 
 // run runs until ctx is done.
@@ -117,7 +117,7 @@ func (s *scheduler) startAll(ctx context.Context, running *sync.WaitGroup) {
 // scheduled returns the configuration of a mirror that is synced at intervals, and the
 // channel that the next reload closes. If it returns nil, the mirror is not scheduled any
 // more and its loop must end.
-func (s *scheduler) scheduled(name string) (*config.Mirror, <-chan struct{}) {
+func (s *scheduler) scheduled(name config.MirrorName) (*config.Mirror, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range s.d.reloads.live.Load().Mirrors {
@@ -126,7 +126,7 @@ func (s *scheduler) scheduled(name string) (*config.Mirror, <-chan struct{}) {
 		}
 	}
 	delete(s.mirrors, name)
-	delete(s.times, name)
+	delete(s.times, string(name))
 	return nil, nil
 }
 
@@ -140,7 +140,7 @@ func spread(d time.Duration) time.Duration {
 
 // mirror syncs one mirror: at once if the last check is older than the interval or
 // the mirror's configuration changes, then an interval after each sync.
-func (s *scheduler) mirror(ctx context.Context, name string) {
+func (s *scheduler) mirror(ctx context.Context, name config.MirrorName) {
 	m, changed := s.scheduled(name)
 	if m == nil {
 		return

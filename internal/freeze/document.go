@@ -13,6 +13,7 @@ import (
 
 	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
 )
 
@@ -43,13 +44,13 @@ const (
 
 // DocMirror is one mirror of a freeze manifest.
 type DocMirror struct {
-	Name     string       `json:"name"`
-	Type     string       `json:"type"`
-	Kind     string       `json:"kind"`
-	Trust    repo.Trust   `json:"trust"` // trust of its weakest suite
-	Suites   []DocSuite   `json:"suites"`
-	Packages []DocPackage `json:"packages"`
-	Sources  []DocSource  `json:"sources"`
+	Name     config.MirrorName `json:"name"`
+	Type     string            `json:"type"`
+	Kind     string            `json:"kind"`
+	Trust    repo.Trust        `json:"trust"` // trust of its weakest suite
+	Suites   []DocSuite        `json:"suites"`
+	Packages []DocPackage      `json:"packages"`
+	Sources  []DocSource       `json:"sources"`
 }
 
 // DocSuite is a signed root (Release or repomd.xml) of upstream. A suite is listed more

@@ -126,13 +126,13 @@ type Stanzas interface {
 
 // Sourced finds the packages of sources, like meta.Store.
 type Sourced interface {
-	FactsBySource(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
+	FactsBySource(ctx context.Context, mirror meta.MirrorName, names []string) ([][]*meta.Fact, error)
 }
 
 // NamesOfSource returns, in order, the names of the packages that a mirror has or had of
 // a source package, and the name of the source itself, since a package that names no
 // source is built from the source of the same name.
-func NamesOfSource(ctx context.Context, all Sourced, mirror, source string) ([]string, error) {
+func NamesOfSource(ctx context.Context, all Sourced, mirror meta.MirrorName, source string) ([]string, error) {
 	facts, err := all.FactsBySource(ctx, mirror, []string{source})
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 
 	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 )
 
 // ProvenanceFormat is the version of the format of provenance.json.
@@ -29,7 +30,7 @@ type Provenance struct {
 
 // ProvenanceMirror is a snapshot that packages were taken from.
 type ProvenanceMirror struct {
-	Mirror   string            `json:"mirror"`
+	Mirror   meta.MirrorName   `json:"mirror"`
 	Snapshot string            `json:"snapshot"` // empty if only its generations are left
 	Suites   []ProvenanceSuite `json:"suites"`
 }

@@ -320,7 +320,7 @@ func (c *Collector) rebuild(ctx context.Context) (changed, failed []string, err 
 	}
 	r.Types = map[string]string{}
 	for _, m := range c.catalog.Mirrors() {
-		r.Types[m.Name] = m.Type
+		r.Types[string(m.Name)] = m.Type
 	}
 	if r.Aliases, err = c.aliases(ctx); err != nil {
 		return nil, nil, err

@@ -77,10 +77,10 @@ type Tiles interface {
 
 // Catalog looks up the configured mirrors.
 type Catalog interface {
-	Mirror(name string) (config.Mirror, error)
+	Mirror(name config.MirrorName) (config.Mirror, error)
 	Mirrors() []config.Mirror
 	// Root verifies the stored root document of a generation again.
-	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+	Root(ctx context.Context, mirror meta.MirrorName, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
 	// Changed is called after snapshots were removed or blobs repaired.
 	Changed()
 }
@@ -108,8 +108,8 @@ type Metadata interface {
 	meta.Indices
 	meta.Checker
 	meta.Leases
-	Head(ctx context.Context, mirror string) (*meta.Head, error)
-	LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*meta.Generation, error)
+	Head(ctx context.Context, mirror meta.MirrorName) (*meta.Head, error)
+	LastGeneration(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (*meta.Generation, error)
 	Packages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
 }
 
@@ -291,7 +291,7 @@ func (c *Collector) rescue(ctx context.Context) error {
 // checkClock returns mirror.ErrClock if a sync was refused because of the clock: then it
 // cannot be used to judge the age of snapshots and blobs.
 func (c *Collector) checkClock(ctx context.Context) error {
-	var names []string
+	var names []meta.MirrorName
 	for _, m := range c.catalog.Mirrors() {
 		names = append(names, m.Name)
 	}

@@ -18,7 +18,7 @@ type made map[cas.Digest][]*madeIndex
 // madeIndex is an index of which a generation does not keep a variant, and which is made
 // again.
 type madeIndex struct {
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 	gen    uint32
 	index  string
@@ -81,7 +81,7 @@ func (c *Collector) findMade(ctx context.Context, bad map[cas.Digest]*badBlob) (
 }
 
 // addMade adds the indices of one generation.
-func (c *Collector) addMade(ctx context.Context, mirror string, s meta.SnapshotSuite, bad map[cas.Digest]*badBlob, out made) error {
+func (c *Collector) addMade(ctx context.Context, mirror meta.MirrorName, s meta.SnapshotSuite, bad map[cas.Digest]*badBlob, out made) error {
 	g, err := c.st.Generation(ctx, mirror, s.Suite, s.Gen)
 	if errors.Is(err, meta.ErrNotFound) || errors.Is(err, meta.ErrCorrupt) {
 		return nil // collected, or reported as damage

@@ -32,8 +32,9 @@ type BuildinfoPlace struct {
 
 // buildinfoKey identifies a place.
 type buildinfoKey struct {
-	mirror, component string
-	suite             repo.SuiteName
+	mirror    meta.MirrorName
+	component string
+	suite     repo.SuiteName
 }
 
 // Buildinfo finds where and when the packages of a .buildinfo file were, in a suite
@@ -88,7 +89,7 @@ func (h *History) buildinfoPlaces(places map[buildinfoKey]map[int]Range, arch st
 		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b buildinfoKey) int {
-		return cmp.Or(cmp.Compare(len(places[b]), len(places[a])), strings.Compare(a.mirror, b.mirror), cmp.Compare(a.suite, b.suite), strings.Compare(a.component, b.component))
+		return cmp.Or(cmp.Compare(len(places[b]), len(places[a])), strings.Compare(string(a.mirror), string(b.mirror)), cmp.Compare(a.suite, b.suite), strings.Compare(a.component, b.component))
 	})
 	within := func(a, b map[int]Range) bool {
 		for i := range a {

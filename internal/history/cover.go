@@ -51,7 +51,7 @@ const coverPage = 500
 
 // Cover finds the fewest snapshots that together have the packages of a build
 // manifest, and of those the fewest suites. mirror "" means all.
-func (h *History) Cover(ctx context.Context, m *buildlist.Manifest, mirror string) (*Cover, error) {
+func (h *History) Cover(ctx context.Context, m *buildlist.Manifest, mirror meta.MirrorName) (*Cover, error) {
 	mirrors, err := h.mirrors(ctx)
 	if err != nil {
 		return nil, err
@@ -60,9 +60,9 @@ func (h *History) Cover(ctx context.Context, m *buildlist.Manifest, mirror strin
 		if !slices.Contains(mirrors, mirror) {
 			return nil, notFound("mirror %q", mirror)
 		}
-		mirrors = []string{mirror}
+		mirrors = []meta.MirrorName{mirror}
 	}
-	c := &covering{h: h, ranges: make([][]spot, len(m.Entries)), lines: map[string]*timeline{}}
+	c := &covering{h: h, ranges: make([][]spot, len(m.Entries)), lines: map[meta.MirrorName]*timeline{}}
 	for _, name := range mirrors {
 		if c.lines[name], err = h.timeline(ctx, name); err != nil {
 			return nil, err
@@ -91,7 +91,7 @@ func (h *History) Cover(ctx context.Context, m *buildlist.Manifest, mirror strin
 
 // spot is where and when a mirror has an entry.
 type spot struct {
-	mirror string
+	mirror meta.MirrorName
 	Range
 }
 
@@ -99,11 +99,11 @@ type spot struct {
 type covering struct {
 	h      *History
 	ranges [][]spot // of each entry
-	lines  map[string]*timeline
+	lines  map[meta.MirrorName]*timeline
 }
 
 // look notes where and when a mirror has a page of entries.
-func (c *covering) look(ctx context.Context, mirror, arch string, from int, page []buildlist.Entry) error {
+func (c *covering) look(ctx context.Context, mirror meta.MirrorName, arch string, from int, page []buildlist.Entry) error {
 	typ := c.lines[mirror].typ
 	f, err := c.h.formats.Of(typ)
 	if err != nil {
@@ -168,7 +168,7 @@ func fitting(f Format, e *buildlist.Entry, facts []*meta.Fact) (out []*meta.Fact
 
 // byDigest finds the stanzas of a mirror by the digests of entries, the strongest
 // that an entry has.
-func (c *covering) byDigest(ctx context.Context, mirror string, page []buildlist.Entry) ([][]*meta.Fact, error) {
+func (c *covering) byDigest(ctx context.Context, mirror meta.MirrorName, page []buildlist.Entry) ([][]*meta.Fact, error) {
 	digests := make([]cas.Digest, len(page))
 	for i, e := range page {
 		var err error
@@ -215,7 +215,7 @@ func (c *covering) alias(ctx context.Context, algo byte, other []byte) (cas.Dige
 // solve chooses snapshots and suites for the entries that were found.
 func (c *covering) solve(found []int) (points []Point, minimal bool) {
 	type moment struct {
-		mirror string
+		mirror meta.MirrorName
 		at     int
 	}
 	// A smallest cover can be made of snapshots that are the last with something.
@@ -234,7 +234,7 @@ func (c *covering) solve(found []int) (points []Point, minimal bool) {
 		if d := snap(b).Timestamp.Compare(snap(a).Timestamp); d != 0 {
 			return d
 		}
-		return strings.Compare(a.mirror, b.mirror)
+		return strings.Compare(string(a.mirror), string(b.mirror))
 	})
 	sets := make([]bitset, len(moments))
 	for k, m := range moments {

@@ -41,19 +41,19 @@ type History struct {
 	meta    Metadata
 
 	mu        sync.Mutex
-	timelines map[string]*timeline // by mirror
-	places    sync.Map             // mirrorPlace -> Place; an index never changes its component
+	timelines map[meta.MirrorName]*timeline // by mirror
+	places    sync.Map                      // mirrorPlace -> Place; an index never changes its component
 }
 
 // New returns a History over the snapshots of a catalog.
 func New(cat *catalog.Catalog, formats repo.Formats[Format], m Metadata) *History {
-	return &History{cat: cat, formats: formats, meta: m, timelines: map[string]*timeline{}}
+	return &History{cat: cat, formats: formats, meta: m, timelines: map[meta.MirrorName]*timeline{}}
 }
 
 // Package is a stanza that snapshots contain.
 type Package struct {
 	*meta.Fact
-	Mirror string
+	Mirror meta.MirrorName
 	typ    string  // of the repository
 	Ranges []Range // by suite, index and time
 }
@@ -97,10 +97,10 @@ type Place struct {
 }
 
 // mirrors lists the mirrors with snapshots.
-func (h *History) mirrors(ctx context.Context) ([]string, error) { return h.meta.Mirrors(ctx) }
+func (h *History) mirrors(ctx context.Context) ([]meta.MirrorName, error) { return h.meta.Mirrors(ctx) }
 
 // each combines the results of f for each mirror.
-func (h *History) each(ctx context.Context, f func(mirror string) ([]*meta.Fact, error)) (out []Package, err error) {
+func (h *History) each(ctx context.Context, f func(mirror meta.MirrorName) ([]*meta.Fact, error)) (out []Package, err error) {
 	mirrors, err := h.mirrors(ctx)
 	if err != nil {
 		return nil, err
@@ -120,7 +120,7 @@ func (h *History) each(ctx context.Context, f func(mirror string) ([]*meta.Fact,
 }
 
 // packages returns those of the stanzas of a mirror that snapshots contain.
-func (h *History) packages(ctx context.Context, mirror string, facts []*meta.Fact) ([]Package, error) {
+func (h *History) packages(ctx context.Context, mirror meta.MirrorName, facts []*meta.Fact) ([]Package, error) {
 	if len(facts) == 0 {
 		return nil, nil
 	}
@@ -155,12 +155,12 @@ func (h *History) packages(ctx context.Context, mirror string, facts []*meta.Fac
 }
 
 type mirrorPlace struct {
-	mirror string
+	mirror meta.MirrorName
 	meta.Place
 }
 
 // place describes an index of a generation in a snapshot.
-func (h *History) place(ctx context.Context, mirror string, p meta.Place, snap *meta.Snapshot) (Place, error) {
+func (h *History) place(ctx context.Context, mirror meta.MirrorName, p meta.Place, snap *meta.Snapshot) (Place, error) {
 	key := mirrorPlace{mirror, p}
 	if v, ok := h.places.Load(key); ok {
 		return v.(Place), nil
@@ -183,7 +183,7 @@ func (h *History) place(ctx context.Context, mirror string, p meta.Place, snap *
 // bySource lists the stanzas of a source package and of the packages that were built from
 // it, in all mirrors.
 func (h *History) bySource(ctx context.Context, source string) ([]Package, error) {
-	return h.each(ctx, func(mirror string) ([]*meta.Fact, error) {
+	return h.each(ctx, func(mirror meta.MirrorName) ([]*meta.Fact, error) {
 		lists, err := h.meta.FactsBySource(ctx, mirror, []string{source})
 		if err != nil {
 			return nil, err
@@ -194,7 +194,7 @@ func (h *History) bySource(ctx context.Context, source string) ([]Package, error
 
 // binaries lists the stanzas of binary packages with a name, in all mirrors.
 func (h *History) binaries(ctx context.Context, name string) ([]Package, error) {
-	all, err := h.each(ctx, func(mirror string) ([]*meta.Fact, error) {
+	all, err := h.each(ctx, func(mirror meta.MirrorName) ([]*meta.Fact, error) {
 		lists, err := h.meta.FactsByName(ctx, mirror, []string{name})
 		if err != nil {
 			return nil, err
@@ -210,11 +210,11 @@ func (h *History) byDigest(ctx context.Context, d cas.Digest) ([]Package, error)
 	if err != nil {
 		return nil, err
 	}
-	byMirror := map[string][]*meta.Fact{}
+	byMirror := map[meta.MirrorName][]*meta.Fact{}
 	for _, o := range owners[0] {
 		byMirror[o.Mirror] = append(byMirror[o.Mirror], o.Fact)
 	}
-	return h.each(ctx, func(mirror string) ([]*meta.Fact, error) { return byMirror[mirror], nil })
+	return h.each(ctx, func(mirror meta.MirrorName) ([]*meta.Fact, error) { return byMirror[mirror], nil })
 }
 
 // version is a version number with the type of the repository that it is from.

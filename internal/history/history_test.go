@@ -77,7 +77,7 @@ func record(text string) *repo.Record {
 
 // step seals a snapshot in which some suites of a mirror change: each has an index
 // with the given packages. Suites that are not given stay as they were.
-func (w *world) step(mirror string, suites map[repo.SuiteName][]string) *meta.Snapshot {
+func (w *world) step(mirror meta.MirrorName, suites map[repo.SuiteName][]string) *meta.Snapshot {
 	w.tb.Helper()
 	ctx := w.tb.Context()
 	w.now = w.now.Add(time.Hour)
@@ -131,9 +131,10 @@ func TestCover(t *testing.T) {
 	three := w.step("debian", suites{"stable": {"a=3", "c=1"}, "updates": {}})
 	sec := w.step("security", suites{"stable": {"s=1", "a=2"}})
 	for _, c := range []struct {
-		list, mirror string
-		want         []string
-		missing      string
+		list    string
+		mirror  meta.MirrorName
+		want    []string
+		missing string
 	}{
 		{"a=1\n", "", []string{one.ID() + " stable 1"}, ""},
 		{"a=2\nb=1\n", "debian", []string{two.ID() + " stable 2"}, ""},

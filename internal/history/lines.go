@@ -6,17 +6,19 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
 // Line is one version of a package in a mirror, over time.
 type Line struct {
-	Mirror, Version string
-	Archs           []string
-	Suites          []string
-	Names           []string // of a source package: the packages that were built from it
-	Ranges          []Range  // of all its suites and architectures, oldest first
-	typ             string
+	Mirror  meta.MirrorName
+	Version string
+	Archs   []string
+	Suites  []string
+	Names   []string // of a source package: the packages that were built from it
+	Ranges  []Range  // of all its suites and architectures, oldest first
+	typ     string
 }
 
 // Lines returns the versions of a binary package, the newest first.
@@ -47,7 +49,10 @@ func (h *History) SourceLines(ctx context.Context, name string) ([]Line, error) 
 
 // lines groups packages by mirror and version.
 func (h *History) lines(all []Package, versionOf func(*Package) string) []Line {
-	type key struct{ mirror, version string }
+	type key struct {
+		mirror  meta.MirrorName
+		version string
+	}
 	byKey := map[key]*Line{}
 	for i := range all {
 		p := &all[i]
@@ -79,7 +84,7 @@ func (h *History) lines(all []Package, versionOf func(*Package) string) []Line {
 		out = append(out, *l)
 	}
 	slices.SortFunc(out, func(a, b Line) int {
-		return cmp.Or(h.newestFirst(version{a.typ, a.Version}, version{b.typ, b.Version}), strings.Compare(a.Mirror, b.Mirror))
+		return cmp.Or(h.newestFirst(version{a.typ, a.Version}, version{b.typ, b.Version}), strings.Compare(string(a.Mirror), string(b.Mirror)))
 	})
 	return out
 }

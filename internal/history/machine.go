@@ -381,7 +381,7 @@ func (h *History) File(ctx context.Context, hash string) (*FileAnswer, error) {
 
 // Timestamps lists the timestamps of the snapshots of a mirror, oldest first, from after
 // to before (zero: no limit).
-func (h *History) Timestamps(ctx context.Context, mirror string, after, before time.Time) ([]string, error) {
+func (h *History) Timestamps(ctx context.Context, mirror meta.MirrorName, after, before time.Time) ([]string, error) {
 	times, err := h.Times(ctx, mirror, after, before)
 	if err != nil {
 		return nil, err
@@ -460,7 +460,8 @@ func (f *files) info(all []Package) map[string][]FileInfo {
 func (f *files) infos(all []Package) map[cas.Digest][]FileInfo {
 	type place struct {
 		file             cas.Digest
-		mirror, path     string
+		mirror           meta.MirrorName
+		path             string
 		suite, component string
 	}
 	size := map[cas.Digest]int64{}

@@ -41,7 +41,7 @@ const snapshotPage = 500
 
 // timeline returns the timeline of a mirror. It is read again after an object was
 // published or removed.
-func (h *History) timeline(ctx context.Context, mirror string) (*timeline, error) {
+func (h *History) timeline(ctx context.Context, mirror meta.MirrorName) (*timeline, error) {
 	epoch := h.cat.Epoch()
 	newest, err := h.meta.Latest(ctx, mirror)
 	if err != nil {
@@ -75,7 +75,7 @@ func (h *History) timeline(ctx context.Context, mirror string) (*timeline, error
 }
 
 // Times is Timestamps, answered from the timeline in memory.
-func (h *History) Times(ctx context.Context, mirror string, after, before time.Time) ([]time.Time, error) {
+func (h *History) Times(ctx context.Context, mirror meta.MirrorName, after, before time.Time) ([]time.Time, error) {
 	line, err := h.timeline(ctx, mirror)
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (h *History) Times(ctx context.Context, mirror string, after, before time.T
 // EachRange calls f for each uninterrupted series of snapshots in which an index contains
 // one of the stanzas, with the stanza's number and the ends of the series. It does not
 // call f for a mirror without snapshots.
-func (h *History) EachRange(ctx context.Context, mirror string, all []meta.Version, f func(i int, in meta.Place, first, last *meta.Snapshot)) error {
+func (h *History) EachRange(ctx context.Context, mirror meta.MirrorName, all []meta.Version, f func(i int, in meta.Place, first, last *meta.Snapshot)) error {
 	line, err := h.timeline(ctx, mirror)
 	if isNotFound(err) {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -24,7 +25,7 @@ type At struct {
 // Where returns, for each package, in which suites of a mirror it was, and when. It looks
 // in the indices for the package's architecture, which also list packages for all
 // architectures. A mirror without snapshots contains no packages.
-func (h *History) Where(ctx context.Context, mirror string, wanted []Wanted) ([][]At, error) {
+func (h *History) Where(ctx context.Context, mirror meta.MirrorName, wanted []Wanted) ([][]At, error) {
 	out := make([][]At, len(wanted))
 	mirrors, err := h.mirrors(ctx)
 	if err != nil || !slices.Contains(mirrors, mirror) {

@@ -108,12 +108,12 @@ func (p *pages) snapshotFeed(ctx context.Context, r *http.Request) (out []feedEn
 		return nil, err
 	}
 	if only := r.URL.Query().Get("mirror"); only != "" {
-		if !slices.Contains(mirrors, only) {
-			if _, err := p.s.catalog.Mirror(only); err != nil || !config.ValidName(only) {
+		if !slices.Contains(mirrors, meta.MirrorName(only)) {
+			if _, err := p.s.catalog.Mirror(meta.MirrorName(only)); err != nil || !config.ValidName(only) {
 				return nil, fmt.Errorf("mirror %s: %w", clipText(only), meta.ErrNotFound)
 			}
 		}
-		mirrors = []string{only}
+		mirrors = []meta.MirrorName{meta.MirrorName(only)}
 	}
 	for _, m := range mirrors {
 		snaps, err := p.s.meta.SnapshotsBefore(ctx, m, time.Time{}, feedEntries)

@@ -108,18 +108,18 @@ func (s *Server) archiveProof(ctx context.Context, p string) (a answer, ok bool,
 		return a, false, nil
 	}
 	mirror, rest, _ := strings.Cut(doc, "/")
-	mirror = s.catalog.MirrorOf(mirror)
+	mirror = string(s.catalog.MirrorOf(mirror))
 	timestamp, doc, _ := strings.Cut(rest, "/")
 	at, err := time.Parse(meta.TimestampFormat, timestamp)
 	if err != nil {
 		return a, false, nil // `latest` and timestamps between snapshots are redirected
 	}
-	snap, err := s.meta.Snapshot(ctx, mirror, at)
+	snap, err := s.meta.Snapshot(ctx, meta.MirrorName(mirror), at)
 	if err != nil {
 		return a, false, nil
 	}
 	for _, e := range snap.Suites {
-		g, err := s.meta.Generation(ctx, mirror, e.Suite, e.Gen)
+		g, err := s.meta.Generation(ctx, meta.MirrorName(mirror), e.Suite, e.Gen)
 		if err != nil {
 			return a, true, err
 		}

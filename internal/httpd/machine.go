@@ -115,7 +115,7 @@ func (s *Server) timestamps(ctx context.Context, el []string, q url.Values) (any
 		list, err := s.history.Timestamps(ctx, s.catalog.MirrorOf(el[0]), bounds[0], bounds[1])
 		return answerOf[[]string]{history.Comment, list}, err
 	case 2:
-		snap, err := s.catalog.ResolveSnapshot(ctx, s.catalog.MirrorOf(el[0])+"@"+el[1])
+		snap, err := s.catalog.ResolveSnapshot(ctx, string(s.catalog.MirrorOf(el[0]))+"@"+el[1])
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +126,7 @@ func (s *Server) timestamps(ctx context.Context, el []string, q url.Values) (any
 		return nil, err
 	}
 	if archive := q.Get("archive"); archive != "" {
-		mirrors = []string{s.catalog.MirrorOf(archive)}
+		mirrors = []meta.MirrorName{s.catalog.MirrorOf(archive)}
 	}
 	out := answerOf[map[string][]string]{history.Comment, map[string][]string{}}
 	for _, m := range mirrors {

@@ -102,7 +102,7 @@ func (s *Server) metasnapPost(w *response, r *http.Request) (text string, status
 }
 
 // metasnapLines answers a list of packages of a mirror.
-func (s *Server) metasnapLines(ctx context.Context, mirror string, wanted []history.Wanted) (text string, status int, err error) {
+func (s *Server) metasnapLines(ctx context.Context, mirror meta.MirrorName, wanted []history.Wanted) (text string, status int, err error) {
 	found, err := s.history.Where(ctx, mirror, wanted)
 	if err != nil {
 		return "", 0, err

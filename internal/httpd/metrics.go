@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"example.org/snapd/internal/control"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -92,20 +93,20 @@ func (m *metrics) stored(e *entity) {
 var codesFromTheStart = []string{"200", "206", "302", "304", "404", "410", "416", "500", "502", "503"}
 
 // prime makes the counters of a mirror exist before its first sync.
-func (m *metrics) prime(mirror string) {
+func (m *metrics) prime(mirror meta.MirrorName) {
 	for _, result := range control.SyncResults {
-		m.syncs.WithLabelValues(mirror, result)
+		m.syncs.WithLabelValues(string(mirror), result)
 	}
-	m.syncTime.WithLabelValues(mirror)
-	m.fetched.WithLabelValues(mirror)
+	m.syncTime.WithLabelValues(string(mirror))
+	m.fetched.WithLabelValues(string(mirror))
 }
 
 // synced counts a sync.
 func (m *metrics) synced(e control.SyncEvent) {
-	m.syncTime.WithLabelValues(e.Mirror).Observe(e.Took.Seconds())
-	m.syncs.WithLabelValues(e.Mirror, e.Result).Inc()
+	m.syncTime.WithLabelValues(string(e.Mirror)).Observe(e.Took.Seconds())
+	m.syncs.WithLabelValues(string(e.Mirror), e.Result).Inc()
 	if e.Result == control.SyncNew {
-		m.fetched.WithLabelValues(e.Mirror).Add(float64(e.Bytes))
+		m.fetched.WithLabelValues(string(e.Mirror)).Add(float64(e.Bytes))
 	}
 }
 
@@ -203,13 +204,13 @@ func (c *stateCollector) collectMetadata(ctx context.Context, gauge func(d *prom
 		return err
 	}
 	gauge(descFrozen, float64(len(freezes)))
-	var names []string
+	var names []meta.MirrorName
 	for _, m := range c.s.catalog.Mirrors() {
 		names = append(names, m.Name)
 	}
 	states, err := c.s.meta.MirrorStates(ctx, names)
 	for _, st := range states {
-		gauge(descSuccess, seconds(st.Check.OK), st.Mirror)
+		gauge(descSuccess, seconds(st.Check.OK), string(st.Mirror))
 		latest := time.Time{}
 		dates := map[repo.SuiteName]time.Time{}
 		if st.Latest != nil {
@@ -217,12 +218,12 @@ func (c *stateCollector) collectMetadata(ctx context.Context, gauge func(d *prom
 			for _, e := range st.Latest.Suites {
 				dates[e.Suite] = e.Date
 			}
-		} else if dates, err = c.configured(st.Mirror); err != nil {
+		} else if dates, err = c.configured(string(st.Mirror)); err != nil {
 			return err
 		}
-		gauge(descSnapshots, seconds(latest), st.Mirror)
+		gauge(descSnapshots, seconds(latest), string(st.Mirror))
 		for suite, date := range dates {
-			gauge(descDate, seconds(date), st.Mirror, string(suite))
+			gauge(descDate, seconds(date), string(st.Mirror), string(suite))
 		}
 	}
 	return err
@@ -230,7 +231,7 @@ func (c *stateCollector) collectMetadata(ctx context.Context, gauge func(d *prom
 
 // configured returns the suites of a mirror without a snapshot, without dates.
 func (c *stateCollector) configured(name string) (map[repo.SuiteName]time.Time, error) {
-	m, err := c.s.catalog.Mirror(name)
+	m, err := c.s.catalog.Mirror(meta.MirrorName(name))
 	if err != nil {
 		return nil, err
 	}

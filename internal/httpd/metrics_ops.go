@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"example.org/snapd/internal/latency"
+	"example.org/snapd/internal/meta"
 )
 
 // Metrics of activity. Those of the stored state are in metrics.go.
@@ -55,12 +56,12 @@ func (c *stateCollector) collectOps(ctx context.Context, ch chan<- prometheus.Me
 	}
 	s := c.s
 	for _, m := range s.catalog.Mirrors() {
-		gauge(descMaxAge, m.MaxAge.D().Seconds(), m.Name)
+		gauge(descMaxAge, m.MaxAge.D().Seconds(), string(m.Name))
 		n, bytes := s.control.Syncing(m.Name)
-		gauge(descRunning, float64(n), m.Name)
-		gauge(descRunBytes, float64(bytes), m.Name)
+		gauge(descRunning, float64(n), string(m.Name))
+		gauge(descRunBytes, float64(bytes), string(m.Name))
 		if at, ok := c.keyringExpiry(m.Name); ok {
-			gauge(descKeyring, at, m.Name)
+			gauge(descKeyring, at, string(m.Name))
 		}
 	}
 	demand := s.acquirer.OnDemand()
@@ -168,7 +169,7 @@ func scrubbed(digest string) float64 {
 
 // keyringExpiry returns when the last key of a mirror's keyring expires. ok is false
 // for a mirror without a keyring, and for one that cannot be read.
-func (c *stateCollector) keyringExpiry(mirror string) (at float64, ok bool) {
+func (c *stateCollector) keyringExpiry(mirror meta.MirrorName) (at float64, ok bool) {
 	ring, err := c.s.acquirer.Keyring(mirror)
 	if err != nil || ring == nil {
 		return 0, false

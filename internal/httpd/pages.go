@@ -408,7 +408,7 @@ func (p *pages) channel(ctx context.Context, _ *http.Request, vars map[string]st
 	base := "/channel/" + url.PathEscape(name) + "/"
 	var links []link
 	for _, m := range ref.Frozen.Mirrors {
-		links = append(links, link{base + url.PathEscape(m.Mirror) + "/", "files of " + m.Mirror})
+		links = append(links, link{base + url.PathEscape(string(m.Mirror)) + "/", "files of " + string(m.Mirror)})
 	}
 	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
 		links = append(links, link{base + c.Path, c.Title})

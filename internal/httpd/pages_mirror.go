@@ -49,7 +49,7 @@ type snapshotRow struct {
 }
 
 func filesOf(snap *meta.Snapshot) string {
-	return "/archive/" + url.PathEscape(snap.Mirror) + "/" + meta.FormatTimestamp(snap.Timestamp) + "/"
+	return "/archive/" + url.PathEscape(string(snap.Mirror)) + "/" + meta.FormatTimestamp(snap.Timestamp) + "/"
 }
 
 func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
@@ -59,7 +59,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 		// The mirror is no longer configured, but its history is stored.
 		detail = &api.MirrorDetail{MirrorStatus: api.MirrorStatus{Name: name}}
 		var last *meta.Snapshot
-		if last, err = p.s.meta.Latest(ctx, name); err == nil {
+		if last, err = p.s.meta.Latest(ctx, meta.MirrorName(name)); err == nil {
 			detail.Type, detail.Latest = last.Type, last.ID()
 		}
 	}
@@ -70,7 +70,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	if err != nil {
 		return page{}, err
 	}
-	snaps, err := p.s.meta.SnapshotsBefore(ctx, name, asked.to, pageSnapshots+1)
+	snaps, err := p.s.meta.SnapshotsBefore(ctx, meta.MirrorName(name), asked.to, pageSnapshots+1)
 	if err != nil {
 		return page{}, err
 	}
@@ -96,7 +96,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 	}
 	data["Snapshots"], data["Older"] = rows, older
 	if detail.Latest != "" {
-		if data["Calendar"], err = p.calendar(ctx, name, asked, rows); err != nil {
+		if data["Calendar"], err = p.calendar(ctx, meta.MirrorName(name), asked, rows); err != nil {
 			return page{}, err
 		}
 	}
@@ -110,7 +110,7 @@ func (p *pages) mirror(ctx context.Context, r *http.Request, vars map[string]str
 
 // calendar returns the calendar of a mirror: of the requested month, or else of the month
 // of the newest snapshot in rows.
-func (p *pages) calendar(ctx context.Context, mirror string, asked span, rows []snapshotRow) (*calendar, error) {
+func (p *pages) calendar(ctx context.Context, mirror meta.MirrorName, asked span, rows []snapshotRow) (*calendar, error) {
 	times, err := p.s.history.Times(ctx, mirror, time.Time{}, time.Time{})
 	if err != nil {
 		return nil, err

@@ -28,7 +28,7 @@ func (s *Server) record(w *response, r *http.Request, p string) {
 	if mirror == "" {
 		l := &listing{}
 		for _, pin := range rec.Pins {
-			l.names = append(l.names, pin.Mirror+"/")
+			l.names = append(l.names, string(pin.Mirror)+"/")
 		}
 		s.answer(w, r, "/record/"+name+"/", answer{listing: l}, nil)
 		return
@@ -37,7 +37,7 @@ func (s *Server) record(w *response, r *http.Request, p string) {
 	if slash {
 		full += "/" + rest
 	}
-	s.recorded(w, r, rec, catalog.Upstream{Mirror: mirror, Path: rest}, full)
+	s.recorded(w, r, rec, catalog.Upstream{Mirror: meta.MirrorName(mirror), Path: rest}, full)
 }
 
 func (s *Server) failRecord(w *response, r *http.Request, err error) {

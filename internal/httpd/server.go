@@ -58,7 +58,7 @@ type Acquirer interface {
 	// Reserve returns that reserve in bytes; 0: space is not checked.
 	Reserve() int64
 	// Keyring returns the keys of the distribution.
-	Keyring(mirror string) (*sign.Keyring, error)
+	Keyring(mirror meta.MirrorName) (*sign.Keyring, error)
 	// OnDemand counts requests for files that need not be stored.
 	OnDemand() acquire.OnDemand
 }

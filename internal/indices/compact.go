@@ -22,8 +22,8 @@ import (
 type CompactorMeta interface {
 	meta.Indices
 	Stanzas
-	Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error)
-	LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*meta.Generation, error)
+	Generation(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error)
+	LastGeneration(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (*meta.Generation, error)
 	Packages(ctx context.Context, snap *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
 	UnusablePackages(ctx context.Context, s *meta.Snapshot, after []byte, limit int) (page []meta.Entry, next []byte, err error)
 	Note(ctx context.Context, name string) (string, error)
@@ -85,7 +85,7 @@ type Result struct {
 // where the last run ended: generations that are older, or had to keep an index, are not
 // tried again. The first such run only records its position. The result of an interrupted
 // run is kept.
-func (c *Compactor) Run(ctx context.Context, mirror string, suite repo.SuiteName, all bool, res *Result) error {
+func (c *Compactor) Run(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, all bool, res *Result) error {
 	gens, err := c.old(ctx, mirror, suite, all)
 	if err != nil {
 		return err
@@ -109,12 +109,12 @@ func (c *Compactor) Run(ctx context.Context, mirror string, suite repo.SuiteName
 }
 
 // noteOf returns the name of the note with the newest generation that was tried.
-func noteOf(mirror string, suite repo.SuiteName) string {
-	return "compacted." + mirror + " " + string(suite)
+func noteOf(mirror meta.MirrorName, suite repo.SuiteName) string {
+	return "compacted." + string(mirror) + " " + string(suite)
 }
 
 // old lists the generations that may be compacted, the oldest first.
-func (c *Compactor) old(ctx context.Context, mirror string, suite repo.SuiteName, all bool) (gens []uint32, err error) {
+func (c *Compactor) old(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, all bool) (gens []uint32, err error) {
 	last, err := c.cfg.Meta.LastGeneration(ctx, mirror, suite)
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, nil
@@ -152,7 +152,7 @@ func (c *Compactor) old(ctx context.Context, mirror string, suite repo.SuiteName
 	return nil, c.note(ctx, mirror, suite, newest)
 }
 
-func (c *Compactor) note(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) error {
+func (c *Compactor) note(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) error {
 	return c.cfg.Meta.SetNote(ctx, noteOf(mirror, suite), strconv.FormatUint(uint64(gen), 10))
 }
 

@@ -26,8 +26,8 @@ var ErrBeingMade = errclass.New(errclass.NotFound, "the compressed index is bein
 type Metadata interface {
 	Stanzas
 	ListedAs(ctx context.Context, d cas.Digest) ([]meta.ListedIn, error)
-	Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error)
-	LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*meta.Generation, error)
+	Generation(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error)
+	LastGeneration(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (*meta.Generation, error)
 }
 
 // Options are the parts of a Store.

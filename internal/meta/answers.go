@@ -23,7 +23,7 @@ type GenCandidate struct {
 
 // ListedIn is a suite, one of whose Release files or repomd.xml listed a digest.
 type ListedIn struct {
-	Mirror string
+	Mirror MirrorName
 	Suite  repo.SuiteName
 	Listing
 }

@@ -29,38 +29,38 @@ type Catalog interface {
 // Snapshots answers questions about the snapshots of mirrors.
 type Snapshots interface {
 	// Mirrors lists the mirrors that have snapshots, by name.
-	Mirrors(ctx context.Context) ([]string, error)
+	Mirrors(ctx context.Context) ([]MirrorName, error)
 	// MirrorStates describes mirrors, in the order of their names in the call.
-	MirrorStates(ctx context.Context, mirrors []string) ([]MirrorState, error)
+	MirrorStates(ctx context.Context, mirrors []MirrorName) ([]MirrorState, error)
 	// Snapshot returns the snapshot with an exact timestamp. ErrNotFound; ErrGone if it
 	// was removed.
-	Snapshot(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
+	Snapshot(ctx context.Context, mirror MirrorName, at time.Time) (*Snapshot, error)
 	// SnapshotAt returns the newest snapshot at or before a timestamp. ErrNotFound if the
 	// mirror is younger; ErrGone if that snapshot was removed.
-	SnapshotAt(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
+	SnapshotAt(ctx context.Context, mirror MirrorName, at time.Time) (*Snapshot, error)
 	// Latest returns the newest snapshot of a mirror. ErrNotFound.
-	Latest(ctx context.Context, mirror string) (*Snapshot, error)
+	Latest(ctx context.Context, mirror MirrorName) (*Snapshot, error)
 	// NextSnapshot returns the oldest snapshot after a timestamp. ErrNotFound.
-	NextSnapshot(ctx context.Context, mirror string, after time.Time) (*Snapshot, error)
+	NextSnapshot(ctx context.Context, mirror MirrorName, after time.Time) (*Snapshot, error)
 	// SnapshotsBefore lists the snapshots of a mirror, newest first, that are older
 	// than before (the zero time: all), at most limit.
-	SnapshotsBefore(ctx context.Context, mirror string, before time.Time, limit int) ([]*Snapshot, error)
+	SnapshotsBefore(ctx context.Context, mirror MirrorName, before time.Time, limit int) ([]*Snapshot, error)
 	// RemovedTimestamps lists the timestamps of the removed snapshots of a mirror,
 	// oldest first.
-	RemovedTimestamps(ctx context.Context, mirror string) ([]time.Time, error)
+	RemovedTimestamps(ctx context.Context, mirror MirrorName) ([]time.Time, error)
 	// Generation returns one generation of a suite. ErrNotFound.
-	Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*Generation, error)
+	Generation(ctx context.Context, mirror MirrorName, suite repo.SuiteName, gen uint32) (*Generation, error)
 	// Generations returns the generations of a snapshot, in the order of its
 	// suites. ErrNotFound.
 	Generations(ctx context.Context, s *Snapshot) ([]*Generation, error)
 	// LastCheck returns the outcome of the last sync of a mirror, or the zero Check
 	// before the first one.
-	LastCheck(ctx context.Context, mirror string) (Check, error)
+	LastCheck(ctx context.Context, mirror MirrorName) (Check, error)
 }
 
 // MirrorState is the newest snapshot of a mirror and the outcome of its last sync.
 type MirrorState struct {
-	Mirror string
+	Mirror MirrorName
 	Latest *Snapshot // nil: none
 	Check  Check
 }
@@ -73,17 +73,17 @@ type Files interface {
 	// PackageNewest finds a package file by its path in the newest snapshot that
 	// contained it, and the generation since which the path has had this content.
 	// ErrNotFound.
-	PackageNewest(ctx context.Context, mirror, path string) (PathHit, *Generation, error)
+	PackageNewest(ctx context.Context, mirror MirrorName, path string) (PathHit, *Generation, error)
 	// PackageDir lists at most limit names directly below a directory of packages in a
 	// snapshot, in byte order. dir is empty or ends in a slash, as do directories in the
 	// result. more is true if there are others.
 	PackageDir(ctx context.Context, s *Snapshot, dir string, limit int) (names []string, more bool, err error)
 	// Listed returns what the Release files of a suite listed under a digest.
 	// ErrNotFound.
-	Listed(ctx context.Context, mirror string, suite repo.SuiteName, d cas.Digest) (Listing, error)
+	Listed(ctx context.Context, mirror MirrorName, suite repo.SuiteName, d cas.Digest) (Listing, error)
 	// ListedSince returns the timestamp of the snapshot since which a path, relative to
 	// the mirror, has had the content d. ErrNotFound if that is not known.
-	ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error)
+	ListedSince(ctx context.Context, mirror MirrorName, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error)
 	// Alias finds a blob by a digest of another algorithm (AliasSHA1, AliasSHA512).
 	// ErrNotFound.
 	Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error)

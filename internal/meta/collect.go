@@ -9,7 +9,7 @@ import (
 
 // Keep says which snapshots of a mirror a collection keeps.
 type Keep struct {
-	Mirror string
+	Mirror MirrorName
 	Before time.Time // older snapshots are removed, unless something holds them
 }
 

@@ -12,13 +12,13 @@ type Keeper interface {
 	Users(ctx context.Context) (*Users, error)
 	// Pin keeps a snapshot until a time (the zero time: forever), and returns the changed
 	// snapshot. ErrNotFound, ErrGone.
-	Pin(ctx context.Context, mirror string, at, until time.Time) (*Snapshot, error)
+	Pin(ctx context.Context, mirror MirrorName, at, until time.Time) (*Snapshot, error)
 	// Unpin removes a pin, and returns the changed snapshot. ErrNotFound, ErrGone.
-	Unpin(ctx context.Context, mirror string, at time.Time) (*Snapshot, error)
+	Unpin(ctx context.Context, mirror MirrorName, at time.Time) (*Snapshot, error)
 	// RemoveSnapshot removes a snapshot, and records its timestamp as removed. ErrInUse,
 	// with the reason, if package retention requires the snapshot at the time now, or if
 	// it is the newest of its mirror and keepNewest is set. ErrNotFound, ErrGone.
-	RemoveSnapshot(ctx context.Context, mirror string, at time.Time, keepNewest bool, now time.Time) error
+	RemoveSnapshot(ctx context.Context, mirror MirrorName, at time.Time, keepNewest bool, now time.Time) error
 }
 
 // Users are the freezes, the channels and the recordings, by name.

@@ -104,7 +104,7 @@ func (t Table) String() string {
 // Row is one row of a dump.
 type Row struct {
 	Table  Table
-	Mirror string
+	Mirror MirrorName
 	Suite  repo.SuiteName
 	Index  string
 	// Gen and Last are generations of the suite.
@@ -134,7 +134,7 @@ func (r *Row) bytes(b []byte) []byte {
 	if r.Dirty {
 		b[len(b)-1] = 1
 	}
-	for _, s := range []string{r.Mirror, string(r.Suite), r.Index, r.Name, r.Path} {
+	for _, s := range []string{string(r.Mirror), string(r.Suite), r.Index, r.Name, r.Path} {
 		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
 	}
 	b = append(b, r.Digest[:]...)

@@ -48,14 +48,14 @@ type EventFrozen struct {
 
 // EventFailed describes a failed sync in an event.
 type EventFailed struct {
-	Mirror string    `json:"mirror"`
-	Error  string    `json:"error"`
-	OK     time.Time `json:"ok,omitzero"` // the last success
+	Mirror MirrorName `json:"mirror"`
+	Error  string     `json:"error"`
+	OK     time.Time  `json:"ok,omitzero"` // the last success
 }
 
 // EventAge describes a suite that upstream does not update, in an event.
 type EventAge struct {
-	Mirror string        `json:"mirror"`
+	Mirror MirrorName    `json:"mirror"`
 	Suite  string        `json:"suite"`
 	Date   time.Time     `json:"date"` // of upstream's Release
 	MaxAge time.Duration `json:"max_age"`
@@ -73,9 +73,9 @@ func (e *Event) Subject() string {
 	case e.Channel != nil:
 		return e.Channel.Channel + " to " + e.Channel.Freeze
 	case e.Failure != nil:
-		return e.Failure.Mirror
+		return string(e.Failure.Mirror)
 	case e.Stale != nil:
-		return e.Stale.Mirror + " " + e.Stale.Suite
+		return string(e.Stale.Mirror) + " " + e.Stale.Suite
 	}
 	return ""
 }
@@ -93,7 +93,7 @@ func FreezeEvent(f *Frozen) *Event {
 		Name: f.Name, Date: f.Date, Manifest: f.Manifest.SHA256, Mirrors: []string{}, Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, Imported: f.Imported,
 	}
 	for _, m := range f.Mirrors {
-		e.Mirrors = append(e.Mirrors, m.Mirror)
+		e.Mirrors = append(e.Mirrors, string(m.Mirror))
 	}
 	return &Event{Type: EventFreeze, Time: f.Created.UTC(), Freeze: e}
 }
@@ -106,7 +106,7 @@ func ChannelEvent(m *ChannelMove) *Event {
 
 // FailureEvent is the event of a sync with the outcome c, after one with the outcome
 // before. It is nil if the sync succeeded, or failed for the same reason as before.
-func FailureEvent(mirror string, before, c *Check) *Event {
+func FailureEvent(mirror MirrorName, before, c *Check) *Event {
 	if c.Error == "" || c.Error == before.Error {
 		return nil
 	}
@@ -188,7 +188,9 @@ func WebhookCursor(webhook string) string { return "webhook." + webhook }
 
 // StaleNote is the name of the note with the last Date for which a suite was reported as
 // stale.
-func StaleNote(mirror, suite string) string { return "stale." + mirror + "/" + suite }
+func StaleNote(mirror MirrorName, suite string) string {
+	return "stale." + string(mirror) + "/" + suite
+}
 
 // NoDelivery is the error for a delivery that does not exist: ErrNotFound.
 func NoDelivery(webhook, id string) error {

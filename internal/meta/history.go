@@ -26,43 +26,43 @@ type History interface {
 	// (repo.KindUnusable), in pages as Writer.Packages lists the others.
 	UnusablePackages(ctx context.Context, s *Snapshot, after []byte, limit int) (page []Entry, next []byte, err error)
 	// FactsByName lists, for each name, every stanza that a mirror has or had with it.
-	FactsByName(ctx context.Context, mirror string, names []string) ([][]*Fact, error)
+	FactsByName(ctx context.Context, mirror MirrorName, names []string) ([][]*Fact, error)
 	// SourceNames lists, in byte order, at most limit names of source packages after the
 	// name after (empty: from the start): of those of which a mirror has or had the
 	// stanza, or a package that was built from it.
-	SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error)
+	SourceNames(ctx context.Context, mirror MirrorName, after string, limit int) ([]string, error)
 	// PackageNames lists, in byte order, at most limit package names of a mirror's
 	// history that begin with prefix and follow the name after (empty: from the start).
-	PackageNames(ctx context.Context, mirror, prefix, after string, limit int) ([]string, error)
+	PackageNames(ctx context.Context, mirror MirrorName, prefix, after string, limit int) ([]string, error)
 	// FactsBySource lists, for each name of a source package, the stanzas that a mirror
 	// has or had of it and of the packages that were built from it, in the order of
 	// arrival.
-	FactsBySource(ctx context.Context, mirror string, names []string) ([][]*Fact, error)
+	FactsBySource(ctx context.Context, mirror MirrorName, names []string) ([][]*Fact, error)
 	// Presences returns, for each stanza, where it is and was present.
 	Presences(ctx context.Context, stanzas []PID) ([][]Presence, error)
 	// FactsByStanza finds the facts of stanzas that a mirror has or had, even if
 	// no snapshot contains them; nil if a stanza is unknown.
-	FactsByStanza(ctx context.Context, mirror string, keys []StanzaKey) ([]*Fact, error)
+	FactsByStanza(ctx context.Context, mirror MirrorName, keys []StanzaKey) ([]*Fact, error)
 	// OwnersOf lists, for each digest, the packages of any mirror that have or had a
 	// file with it.
 	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]OwnedFact, error)
 	// NewestWith returns, for each list of stanzas, the newest snapshot of a mirror that
 	// contains any of them, or nil. It reads in transactions of limited size.
-	NewestWith(ctx context.Context, mirror string, stanzas [][]PID) ([]*Snapshot, error)
+	NewestWith(ctx context.Context, mirror MirrorName, stanzas [][]PID) ([]*Snapshot, error)
 	// Stanzas returns upstream's bytes of stanzas. ErrNotFound names the first missing
 	// one.
 	Stanzas(ctx context.Context, pids []PID) ([][]byte, error)
 	// Differences lists the stanzas in only one of two generations of a suite, by
 	// index, at a cost proportional to the difference. ErrNotFound if the suite is
 	// unknown.
-	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]Difference, error)
+	Differences(ctx context.Context, mirror MirrorName, suite repo.SuiteName, from, to uint32) ([]Difference, error)
 	// CountDifferences counts, up to a limit, the stanzas whose presence in an index began
 	// or ended between two generations of a suite: at least as many as Differences lists.
 	// Its cost grows with the limit only. ErrNotFound if the suite is unknown.
-	CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error)
+	CountDifferences(ctx context.Context, mirror MirrorName, suite repo.SuiteName, from, to uint32, limit int) (int, error)
 	// Versions lists, for each name, every stanza that a mirror has or had with it, and
 	// where the stanza is and was present.
-	Versions(ctx context.Context, mirror string, names []string) ([][]Version, error)
+	Versions(ctx context.Context, mirror MirrorName, names []string) ([][]Version, error)
 	// RecordingEntries lists the files that were fetched through a recording, by
 	// mirror and path. ErrNotFound.
 	RecordingEntries(ctx context.Context, name string) ([]RecordEntry, error)
@@ -99,7 +99,7 @@ type StanzaKey struct {
 // OwnedFact is a stanza and the mirror that has it.
 type OwnedFact struct {
 	*Fact
-	Mirror string
+	Mirror MirrorName
 }
 
 // Difference is a stanza that is present in one of two generations.

@@ -25,7 +25,7 @@ type Made struct {
 
 // CompactIndex is an index of a generation whose stored variant can be made again.
 type CompactIndex struct {
-	Mirror string
+	Mirror MirrorName
 	Suite  repo.SuiteName
 	Gen    uint32
 	Index  string
@@ -38,7 +38,7 @@ type CompactIndex struct {
 type Indices interface {
 	// GenerationHeld reports whether a freeze, a recording, or a pin at the time now
 	// names a generation. ErrNotFound if the suite is unknown.
-	GenerationHeld(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, now time.Time) (bool, error)
+	GenerationHeld(ctx context.Context, mirror MirrorName, suite repo.SuiteName, gen uint32, now time.Time) (bool, error)
 	// CompactIndex records how to make an index. The generation then refers to the blobs
 	// of its order, which must be durable and held, and no longer to the variant that it
 	// kept. done is false and nothing changes if the generation is held at the time now,
@@ -49,7 +49,7 @@ type Indices interface {
 	// which must be durable and held, and no longer to its order. done is false and
 	// nothing changes if the index was not compacted. ErrNotFound if the generation does
 	// not exist.
-	KeepIndex(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, index string) (done bool, err error)
+	KeepIndex(ctx context.Context, mirror MirrorName, suite repo.SuiteName, gen uint32, index string) (done bool, err error)
 }
 
 // Compact replaces the stored variant of an index. It returns the blobs that the

@@ -22,10 +22,10 @@ type Notes interface {
 
 	// AlternateBases lists the alternate base URLs of packages in the newest snapshot of
 	// a mirror. It lists none if the mirror has no snapshot.
-	AlternateBases(ctx context.Context, mirror string) ([]string, error)
+	AlternateBases(ctx context.Context, mirror MirrorName) ([]string, error)
 	// EarlierAlternateBases lists at most limit alternate base URLs of older snapshots,
 	// the newest first, without repetition and without those in known.
-	EarlierAlternateBases(ctx context.Context, mirror string, known []string, limit int) ([]string, error)
+	EarlierAlternateBases(ctx context.Context, mirror MirrorName, known []string, limit int) ([]string, error)
 
 	// NoteFetches adds fetches to their recordings. missing contains the names of
 	// recordings that do not exist; the fetches of the others are recorded.

@@ -10,7 +10,7 @@ import (
 
 func TestCanonicalRecording(t *testing.T) {
 	e := func(mirrorName, path string, size int64, count int) meta.RecordEntry {
-		return meta.RecordEntry{Mirror: mirrorName, Path: path, Size: size, SHA256: cas.Sum([]byte(path)), Count: count, First: time.Unix(int64(count), 0)}
+		return meta.RecordEntry{Mirror: meta.MirrorName(mirrorName), Path: path, Size: size, SHA256: cas.Sum([]byte(path)), Count: count, First: time.Unix(int64(count), 0)}
 	}
 	a, da := meta.CanonicalRecording([]meta.RecordEntry{e("m", "x", 1, 1), e("m", "a", 2, 1)})
 	_, db := meta.CanonicalRecording([]meta.RecordEntry{e("m", "a", 2, 7), e("m", "x", 1, 2), e("m", "x", 1, 3)})

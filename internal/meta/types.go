@@ -5,8 +5,12 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
 )
+
+// MirrorName is the name of a mirror.
+type MirrorName = config.MirrorName
 
 // SuiteID, IndexID and PID are the numbers that the store assigns to a suite of a mirror,
 // to an index of a suite, and to a stanza.
@@ -18,7 +22,7 @@ type (
 
 // Snapshot is the immutable state of one mirror at one timestamp.
 type Snapshot struct {
-	Mirror    string          `json:"mirror"`
+	Mirror    MirrorName      `json:"mirror"`
 	Type      string          `json:"type"`
 	Timestamp time.Time       `json:"instant"`          // UTC second
 	Suites    []SnapshotSuite `json:"suites"`           // in the configuration's order
@@ -35,7 +39,7 @@ type SnapshotSuite struct {
 }
 
 // ID is the snapshot's name: debian@20261122T160000Z.
-func (s *Snapshot) ID() string { return s.Mirror + "@" + FormatTimestamp(s.Timestamp) }
+func (s *Snapshot) ID() string { return string(s.Mirror) + "@" + FormatTimestamp(s.Timestamp) }
 
 // TimestampFormat is the form of timestamps in ids and URLs.
 const TimestampFormat = "20060102T150405Z"
@@ -55,7 +59,7 @@ func (s *Snapshot) Gen(suite repo.SuiteName) (uint32, bool) {
 
 // Generation is one signed Release or repomd.xml of a suite, and what was synced with it.
 type Generation struct {
-	Mirror    string         `json:"mirror"`
+	Mirror    MirrorName     `json:"mirror"`
 	Suite     repo.SuiteName `json:"suite"`
 	Gen       uint32         `json:"gen"`
 	Timestamp time.Time      `json:"instant"` // of the first snapshot with it
@@ -229,7 +233,7 @@ func (f *Frozen) Blobs() []cas.Digest {
 
 // MirrorIndex returns the index of a mirror in Mirrors, or -1 if the freeze contains
 // nothing from it.
-func (f *Frozen) MirrorIndex(name string) int {
+func (f *Frozen) MirrorIndex(name MirrorName) int {
 	return slices.IndexFunc(f.Mirrors, func(m FrozenMirror) bool { return m.Mirror == name })
 }
 
@@ -251,7 +255,7 @@ func (f *Frozen) View(i int) *Snapshot {
 
 // FrozenMirror is one mirror of a freeze.
 type FrozenMirror struct {
-	Mirror    string        `json:"mirror"`
+	Mirror    MirrorName    `json:"mirror"`
 	Type      string        `json:"type"`
 	Whole     bool          `json:"whole"`
 	Timestamp time.Time     `json:"instant,omitzero"`   // of the first snapshot it was made from
@@ -318,13 +322,13 @@ type Recording struct {
 
 // RecordingPin is the snapshot of one mirror that a recording shows.
 type RecordingPin struct {
-	Mirror    string    `json:"mirror"`
-	Timestamp time.Time `json:"instant"`
+	Mirror    MirrorName `json:"mirror"`
+	Timestamp time.Time  `json:"instant"`
 }
 
 // RecordEntry is one file that was fetched through a recording.
 type RecordEntry struct {
-	Mirror string     `json:"mirror"`
+	Mirror MirrorName `json:"mirror"`
 	Path   string     `json:"path"`
 	SHA256 cas.Digest `json:"sha256"`
 	Size   int64      `json:"size"`

@@ -11,25 +11,25 @@ import (
 // Writer is what a sync reads and writes. One sync of a mirror runs at a time.
 type Writer interface {
 	// SetCheck replaces the result of the last syncs of a mirror.
-	SetCheck(ctx context.Context, mirror string, c Check) error
+	SetCheck(ctx context.Context, mirror MirrorName, c Check) error
 
 	// BeginSync takes the lease for syncs of a mirror, like AcquireLease, and returns the
 	// result of Head. EndSync replaces before by c, like SetCheck, and releases the
 	// lease; it fails with ErrFenced if the lease is no longer held. Its ctx may be under
 	// l. After another error either may have taken effect; a lease that was taken then
 	// expires.
-	BeginSync(ctx context.Context, mirror, who string, ttl time.Duration) (Lease, *Head, error)
-	EndSync(ctx context.Context, l Lease, mirror string, before, c Check) error
+	BeginSync(ctx context.Context, mirror MirrorName, who string, ttl time.Duration) (Lease, *Head, error)
+	EndSync(ctx context.Context, l Lease, mirror MirrorName, before, c Check) error
 
 	// Head returns the newest state of a mirror, with which the next sync compares
 	// upstream.
-	Head(ctx context.Context, mirror string) (*Head, error)
+	Head(ctx context.Context, mirror MirrorName) (*Head, error)
 	// LastGeneration returns the last sealed generation of a suite. Staged facts are
 	// compared with it. ErrNotFound.
-	LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*Generation, error)
+	LastGeneration(ctx context.Context, mirror MirrorName, suite repo.SuiteName) (*Generation, error)
 
 	// NewStage starts to stage the next generation of a suite.
-	NewStage(ctx context.Context, mirror string, suite repo.SuiteName) (Stage, error)
+	NewStage(ctx context.Context, mirror MirrorName, suite repo.SuiteName) (Stage, error)
 	// Begun returns the last sealed generation of a suite, and the stanzas that are
 	// present in the staged generation g but not in that one. Without a sealed generation
 	// base is nil and no stanza is listed, because all are new.

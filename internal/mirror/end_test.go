@@ -20,7 +20,7 @@ type ending struct {
 	left time.Duration // for recording the last one
 }
 
-func (e *ending) EndSync(ctx context.Context, l meta.Lease, mirror string, before, c meta.Check) error {
+func (e *ending) EndSync(ctx context.Context, l meta.Lease, mirror meta.MirrorName, before, c meta.Check) error {
 	until, _ := ctx.Deadline()
 	e.left = time.Until(until)
 	if e.fail != nil {

@@ -33,10 +33,10 @@ type Format interface {
 // Catalog answers questions about the mirrors and their last state.
 type Catalog interface {
 	// Mirror returns the configuration of a mirror, or config.ErrUnknownMirror.
-	Mirror(name string) (config.Mirror, error)
+	Mirror(name config.MirrorName) (config.Mirror, error)
 	Mirrors() []config.Mirror
 	// Root verifies the stored root of a generation again.
-	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+	Root(ctx context.Context, mirror meta.MirrorName, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
 	// Documents returns the signed documents of a generation.
 	Documents(ctx context.Context, g *meta.Generation) ([]repo.Doc, error)
 	// Changed is called after a snapshot was published.
@@ -46,9 +46,9 @@ type Catalog interface {
 // Acquirer downloads from upstream and makes blobs durable.
 type Acquirer interface {
 	// Session starts downloads from the base URLs of a mirror.
-	Session(mirror string, o acquire.SessionOptions) (*acquire.Session, error)
+	Session(mirror meta.MirrorName, o acquire.SessionOptions) (*acquire.Session, error)
 	// Keyring returns the keys of the distribution.
-	Keyring(mirror string) (*sign.Keyring, error)
+	Keyring(mirror meta.MirrorName) (*sign.Keyring, error)
 	// FetchPackages downloads the files that each names and that are not stored yet.
 	FetchPackages(ctx context.Context, o acquire.FetchOptions, each func(ctx context.Context, fetch func(*repo.Record, repo.File) error) error) (files, bytes int64, err error)
 	// Has returns the blobs that FetchPackages does not download, because they are stored.
@@ -72,9 +72,9 @@ type Acquirer interface {
 type Metadata interface {
 	meta.Writer
 	meta.Leases
-	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
+	Snapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error)
 	Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error)
-	FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
+	FactsByName(ctx context.Context, mirror meta.MirrorName, names []string) ([][]*meta.Fact, error)
 	Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error)
 }
 
@@ -114,12 +114,12 @@ func New(cfg Config) *Engine {
 }
 
 // lock prevents concurrent syncs of a mirror.
-func (e *Engine) lock(ctx context.Context, name string) (unlock func(), err error) {
+func (e *Engine) lock(ctx context.Context, name config.MirrorName) (unlock func(), err error) {
 	e.mu.Lock()
-	l := e.locks[name]
+	l := e.locks[string(name)]
 	if l == nil {
 		l = make(chan struct{}, 1)
-		e.locks[name] = l
+		e.locks[string(name)] = l
 	}
 	e.mu.Unlock()
 	select {

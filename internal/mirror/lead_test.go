@@ -14,7 +14,7 @@ import (
 // slow is metadata whose record of an outcome waits before and after it takes effect.
 type slow struct{ meta.Store }
 
-func (s slow) EndSync(ctx context.Context, l meta.Lease, mirror string, before, c meta.Check) error {
+func (s slow) EndSync(ctx context.Context, l meta.Lease, mirror meta.MirrorName, before, c meta.Check) error {
 	time.Sleep(25 * time.Second)
 	err := s.Store.EndSync(ctx, l, mirror, before, c)
 	time.Sleep(25 * time.Second)

@@ -57,7 +57,7 @@ type AddOptions struct {
 }
 
 // localMirror returns the configuration and format of a local mirror.
-func (e *Engine) localMirror(name string) (m config.Mirror, f repo.Own, err error) {
+func (e *Engine) localMirror(name config.MirrorName) (m config.Mirror, f repo.Own, err error) {
 	if m, err = e.catalog.Mirror(name); err != nil {
 		return m, nil, err
 	}
@@ -73,7 +73,7 @@ func (e *Engine) localMirror(name string) (m config.Mirror, f repo.Own, err erro
 
 // Add adds packages to a local mirror, in one snapshot. If any of them is refused,
 // none is added.
-func (e *Engine) Add(ctx context.Context, name string, o AddOptions) (*OwnChange, error) {
+func (e *Engine) Add(ctx context.Context, name config.MirrorName, o AddOptions) (*OwnChange, error) {
 	m, f, err := e.localMirror(name)
 	if err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func (e *Engine) Add(ctx context.Context, name string, o AddOptions) (*OwnChange
 
 // Remove removes packages from a local mirror, in one snapshot. Each is
 // NAME[:ARCH][=VERSION]; source packages have the architecture of sources.
-func (e *Engine) Remove(ctx context.Context, name string, packages []string) (*OwnChange, error) {
+func (e *Engine) Remove(ctx context.Context, name config.MirrorName, packages []string) (*OwnChange, error) {
 	m, _, err := e.localMirror(name)
 	if err != nil {
 		return nil, err
@@ -246,7 +246,7 @@ func (e *Engine) changeLocal(ctx context.Context, m config.Mirror, batch cas.Bat
 	}
 	defer unlock()
 	start := e.cfg.Now()
-	err = meta.Lead(ctx, e.cfg.Meta, meta.LeaseSync+m.Name, e.cfg.Node, func(ctx context.Context) error {
+	err = meta.Lead(ctx, e.cfg.Meta, meta.LeaseSync+string(m.Name), e.cfg.Node, func(ctx context.Context) error {
 		c := &localChange{attempt: &attempt{e: e, m: m, f: e.cfg.Formats[m.Type], p: p, batch: batch}, own: e.cfg.Formats[m.Type].(repo.Own)}
 		if err := c.load(ctx); err != nil {
 			return err

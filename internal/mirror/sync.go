@@ -37,7 +37,7 @@ type SyncOptions struct {
 
 // SyncResult is the outcome of a sync.
 type SyncResult struct {
-	Mirror   string
+	Mirror   meta.MirrorName
 	Snapshot *meta.Snapshot // the newest, new or not; with FromURL the imported one; nil in a dry run if the mirror has none
 	New      bool
 	Files    int64 // downloaded
@@ -58,7 +58,7 @@ const (
 // Sync makes a snapshot of the state of upstream, if it differs from the newest snapshot.
 // One sync of a mirror runs at a time, under a lease. If another node syncs the mirror,
 // Sync returns meta.ErrLeased.
-func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncResult, error) {
+func (e *Engine) Sync(ctx context.Context, name config.MirrorName, o SyncOptions) (*SyncResult, error) {
 	m, err := e.catalog.Mirror(name)
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (e *Engine) Sync(ctx context.Context, name string, o SyncOptions) (*SyncRes
 	start := e.cfg.Now()
 	var res *SyncResult
 	l := &lead{Leases: e.cfg.Meta, meta: e.cfg.Meta, mirror: name}
-	err = meta.Lead(ctx, l, meta.LeaseSync+name, e.cfg.Node, func(ctx context.Context) (err error) {
+	err = meta.Lead(ctx, l, meta.LeaseSync+string(name), e.cfg.Node, func(ctx context.Context) (err error) {
 		if err := e.acquirer.CheckSpace(ctx); err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 type lead struct {
 	meta.Leases
 	meta   meta.Writer
-	mirror string
+	mirror meta.MirrorName
 	lease  meta.Lease
 	head   *meta.Head
 	ending atomic.Bool // the outcome is being recorded

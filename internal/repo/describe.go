@@ -4,12 +4,13 @@ import (
 	"slices"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/config"
 )
 
 // Describe returns a package of a mirror as the API represents it, without suites
 // and components, which AddPlace adds.
-func Describe(mirror string, r *Record) api.Package {
-	p := api.Package{Mirror: mirror, Name: r.Name, Version: r.Version, Arch: r.Arch}
+func Describe(mirror config.MirrorName, r *Record) api.Package {
+	p := api.Package{Mirror: string(mirror), Name: r.Name, Version: r.Version, Arch: r.Arch}
 	source := r.Kind == KindSource
 	if len(r.Sources) > 0 && !source {
 		p.Source, p.SourceVersion = r.Sources[0].Name, r.Sources[0].Version

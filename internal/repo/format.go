@@ -266,7 +266,7 @@ type Resolver interface {
 
 // Recorded returns a configuration with which ParseRoot accepts a stored root
 // that was verified at this trust level before.
-func Recorded(name, typ string, trust Trust) config.Mirror {
+func Recorded(name config.MirrorName, typ string, trust Trust) config.Mirror {
 	m := config.Mirror{Name: name, Type: typ}
 	switch trust {
 	case TrustOwn:

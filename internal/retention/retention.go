@@ -34,7 +34,7 @@ func New(users *meta.Users, now time.Time) *Rule {
 	return r
 }
 
-func (r *Rule) use(mirror string, at time.Time, by string) {
+func (r *Rule) use(mirror meta.MirrorName, at time.Time, by string) {
 	id := (&meta.Snapshot{Mirror: mirror, Timestamp: at}).ID()
 	r.used[id] = append(r.used[id], by)
 }

@@ -49,14 +49,14 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 		}
 		return names[r.IntN(len(names))]
 	}
-	mirrorName := func() string { return s.mirrors[r.IntN(len(s.mirrors))].Name }
+	mirrorName := func() string { return string(s.mirrors[r.IntN(len(s.mirrors))].Name) }
 	some := func() []string {
 		names := slices.Clone(packageNames)
 		r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 		return names[:1+r.IntN(3)]
 	}
 	snapshot := func() (*meta.Snapshot, error) {
-		snaps, err := s.store.SnapshotsBefore(ctx, mirrorName(), time.Time{}, 0)
+		snaps, err := s.store.SnapshotsBefore(ctx, meta.MirrorName(mirrorName()), time.Time{}, 0)
 		if err != nil || len(snaps) == 0 {
 			return nil, err
 		}
@@ -69,7 +69,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			gone(err) || errors.As(err, &e) && (e.Code == api.CodeInUse || e.Code == api.CodeExists)
 	}
 	for _, m := range s.mirrors {
-		if err := s.sync(ctx, m.Name); err != nil {
+		if err := s.sync(ctx, string(m.Name)); err != nil {
 			return ops, err
 		}
 	}
@@ -87,7 +87,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			u.upgrade(some()...)
 			for _, m := range s.mirrors {
 				if r.IntN(3) > 0 {
-					err = errors.Join(err, s.sync(ctx, m.Name))
+					err = errors.Join(err, s.sync(ctx, string(m.Name)))
 				}
 			}
 		case "sync":
@@ -99,7 +99,7 @@ func history(ctx context.Context, tb testing.TB, signer *sign.Signer, seed uint6
 			if snap, err = snapshot(); err != nil || snap == nil {
 				break
 			}
-			req := api.FreezeRequest{Name: name, Mirrors: []string{snap.Mirror + "@" + meta.FormatTimestamp(snap.Timestamp)}, AllowMissing: true}
+			req := api.FreezeRequest{Name: name, Mirrors: []string{string(snap.Mirror) + "@" + meta.FormatTimestamp(snap.Timestamp)}, AllowMissing: true}
 			if op == "freeze exact" {
 				req.Packages = some()
 			} else {

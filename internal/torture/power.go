@@ -330,7 +330,7 @@ func (p *powerRun) afterCut(ctx context.Context, img cutfs.Image, marks []string
 		}
 	}
 	for _, m := range s.mirrors {
-		if err := s.sync(ctx, m.Name); err != nil {
+		if err := s.sync(ctx, string(m.Name)); err != nil {
 			return fmt.Errorf("sync again: %w", err)
 		}
 	}

@@ -96,7 +96,7 @@ func races(ctx context.Context, tb testing.TB, signer, later *sign.Signer, seed 
 func (r *racer) run(ctx context.Context, u *upstream, rounds int) error {
 	s := r.s
 	for _, m := range s.mirrors {
-		if err := s.sync(ctx, m.Name); err != nil {
+		if err := s.sync(ctx, string(m.Name)); err != nil {
 			return err
 		}
 	}

@@ -132,7 +132,7 @@ func (s *system) close() {
 // sync syncs a mirror.
 func (s *system) sync(ctx context.Context, name string) error {
 	s.now = s.now.Add(time.Minute)
-	_, err := s.parts.Sync(ctx, name, mirror.SyncOptions{AcceptClock: true}) // upstream uses the machine's clock
+	_, err := s.parts.Sync(ctx, meta.MirrorName(name), mirror.SyncOptions{AcceptClock: true}) // upstream uses the machine's clock
 	return err
 }
 
@@ -201,7 +201,7 @@ func (s *system) record(ctx context.Context, name string, packages ...string) er
 			if err != nil {
 				return err
 			}
-			status, _, err := s.get(ctx, "/record/"+name+"/"+pin.Mirror+"/"+file)
+			status, _, err := s.get(ctx, "/record/"+name+"/"+string(pin.Mirror)+"/"+file)
 			if err != nil {
 				return err
 			}
@@ -297,7 +297,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 		}
 		serve := func(p string) []byte {
 			n.Packages++
-			status, body, err := s.get(ctx, "/archive/"+snap.Mirror+"/"+meta.FormatTimestamp(snap.Timestamp)+"/"+p)
+			status, body, err := s.get(ctx, "/archive/"+string(snap.Mirror)+"/"+meta.FormatTimestamp(snap.Timestamp)+"/"+p)
 			if err != nil || status != http.StatusOK {
 				fault("%s of %s: status %d: %v", p, snap.ID(), status, err)
 			}
@@ -357,7 +357,7 @@ func (s *system) has(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	_, err = s.store.Snapshot(ctx, name, t)
+	_, err = s.store.Snapshot(ctx, meta.MirrorName(name), t)
 	return err
 }
 

@@ -20,7 +20,7 @@ func (e *Engine) body(h *hook, ev *meta.Event) ([]byte, error) {
 	case ev.Snapshot != nil:
 		s := ev.Snapshot
 		data := api.EventSnapshot{
-			Snapshot: s.ID(), Mirror: s.Mirror, Timestamp: s.Timestamp, Suites: []api.EventSuite{}, URL: e.url("archive", s.Mirror, meta.FormatTimestamp(s.Timestamp)),
+			Snapshot: s.ID(), Mirror: string(s.Mirror), Timestamp: s.Timestamp, Suites: []api.EventSuite{}, URL: e.url("archive", string(s.Mirror), meta.FormatTimestamp(s.Timestamp)),
 		}
 		for _, suite := range s.Suites {
 			data.Suites = append(data.Suites, api.EventSuite{Suite: string(suite.Suite), Date: optional(suite.Date)})
@@ -36,9 +36,9 @@ func (e *Engine) body(h *hook, ev *meta.Event) ([]byte, error) {
 		c := ev.Channel
 		out.Data = api.EventChannel{Channel: c.Channel, Freeze: c.Freeze, From: c.From, Moved: c.Moved, By: c.By, URL: e.url("channel", c.Channel)}
 	case ev.Failure != nil:
-		out.Data = api.EventFailure{Mirror: ev.Failure.Mirror, Error: remote.Scrub(ev.Failure.Error), LastSuccess: optional(ev.Failure.OK)}
+		out.Data = api.EventFailure{Mirror: string(ev.Failure.Mirror), Error: remote.Scrub(ev.Failure.Error), LastSuccess: optional(ev.Failure.OK)}
 	case ev.Stale != nil:
-		out.Data = api.EventStale{Mirror: ev.Stale.Mirror, Suite: ev.Stale.Suite, Date: ev.Stale.Date, MaxAge: config.Duration(ev.Stale.MaxAge).String()}
+		out.Data = api.EventStale{Mirror: string(ev.Stale.Mirror), Suite: ev.Stale.Suite, Date: ev.Stale.Date, MaxAge: config.Duration(ev.Stale.MaxAge).String()}
 	case ev.Type == api.TypeTest:
 		out.Data = api.EventTest{Webhook: h.Name}
 	default:

@@ -34,7 +34,7 @@ var ErrUnknown = errclass.New(errclass.NotFound, "no such webhook")
 type Metadata interface {
 	meta.Events
 	meta.Leases
-	Latest(ctx context.Context, mirror string) (*meta.Snapshot, error)
+	Latest(ctx context.Context, mirror meta.MirrorName) (*meta.Snapshot, error)
 	Note(ctx context.Context, name string) (string, error)
 }
 

@@ -26,8 +26,8 @@ import (
 
 // Catalog looks up snapshots and freezes.
 type Catalog interface {
-	Mirror(name string) (config.Mirror, error)
-	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+	Mirror(name config.MirrorName) (config.Mirror, error)
+	Root(ctx context.Context, mirror meta.MirrorName, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
 	CheckName(ctx context.Context, name string) error
 	// Changed is called after something was published.
 	Changed()

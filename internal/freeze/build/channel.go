@@ -102,7 +102,7 @@ func (b *Builder) moveChannel(ctx context.Context, m ChannelMove) (moved bool, w
 			if err != nil {
 				return false, nil, err
 			}
-			next.Documents = append(next.Documents, meta.Node{Path: r.mirror + "/" + d.Path, Digest: info.Digest, Size: info.Size, ModTime: next.Moved})
+			next.Documents = append(next.Documents, meta.Node{Path: string(r.mirror) + "/" + d.Path, Digest: info.Digest, Size: info.Size, ModTime: next.Moved})
 		}
 	}
 	certificate, err := cas.PutBatch(ctx, batch, []byte(b.signer.PublicKeyArmored()), time.Time{})
@@ -164,7 +164,7 @@ func (e *aheadError) Unwrap() error { return mirror.ErrClock }
 
 // frozenRoot is the signed root (Release or repomd.xml) of a suite of a freeze.
 type frozenRoot struct {
-	mirror string
+	mirror meta.MirrorName
 	typ    string
 	format Format
 	root   *repo.Root
@@ -197,7 +197,7 @@ func (b *Builder) frozenRoots(ctx context.Context, f *meta.Frozen) ([]frozenRoot
 			}
 			done[s.Suite] = true
 			for _, p := range slices.Concat(format.RootDocs(s.Suite)...) {
-				n, err := b.meta.TreeFile(ctx, f.Name, m.Mirror+"/"+p)
+				n, err := b.meta.TreeFile(ctx, f.Name, string(m.Mirror)+"/"+p)
 				if err != nil {
 					return nil, err
 				}
@@ -280,7 +280,7 @@ func lacks(old, f *meta.Frozen) (out []string) {
 		was := &old.Mirrors[i]
 		j := f.MirrorIndex(was.Mirror)
 		if j < 0 {
-			out = append(out, "mirror "+was.Mirror)
+			out = append(out, "mirror "+string(was.Mirror))
 			continue
 		}
 		is := &f.Mirrors[j]
@@ -291,7 +291,7 @@ func lacks(old, f *meta.Frozen) (out []string) {
 		had, has := parts(was), parts(is)
 		for _, p := range had {
 			if lacking := p.kind != "" && !slices.Contains(has, part{suite: p.suite}); !lacking && !slices.Contains(has, p) {
-				out = append(out, p.String()+" of mirror "+was.Mirror)
+				out = append(out, p.String()+" of mirror "+string(was.Mirror))
 			}
 		}
 	}

@@ -45,7 +45,7 @@ func (x *freezing) needsAll(ctx context.Context) error {
 			return err
 		}
 		if n > before {
-			names = append(names, m.Name)
+			names = append(names, string(m.Name))
 		}
 	}
 	if n > 0 {
@@ -293,7 +293,7 @@ type lostFiles struct {
 	refused bool // a lost file had wrong bytes
 }
 
-func (l *lostFiles) add(mirror string, rec *repo.Record, f repo.File, why string) {
+func (l *lostFiles) add(mirror meta.MirrorName, rec *repo.Record, f repo.File, why string) {
 	l.files = append(l.files, lostFile{
 		plan.Lost{Mirror: mirror, Record: *rec, File: f}, fmt.Sprintf("%s %s %s %s", rec.Name, rec.Version, rec.Arch, why),
 	})

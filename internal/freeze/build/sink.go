@@ -13,7 +13,7 @@ import (
 // sink stores the files of a derived repository as blobs of a batch, and collects
 // the nodes of their tree.
 type sink struct {
-	mirror string
+	mirror meta.MirrorName
 	batch  cas.Batch
 	date   time.Time
 
@@ -24,7 +24,7 @@ type sink struct {
 func (s *sink) add(path string, d cas.Digest, size int64) repo.File {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.nodes = append(s.nodes, meta.Node{Path: s.mirror + "/" + path, Digest: d, Size: size, ModTime: s.date})
+	s.nodes = append(s.nodes, meta.Node{Path: string(s.mirror) + "/" + path, Digest: d, Size: size, ModTime: s.date})
 	return repo.File{Path: path, Size: size, SHA256: d}
 }
 

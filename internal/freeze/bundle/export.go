@@ -284,7 +284,7 @@ func (x *exporter) snapshots(ctx context.Context, m *meta.FrozenMirror) error {
 			return err
 		}
 		for _, g := range gens {
-			leaf, p, err := x.b.cfg.TLog.Proof(ctx, tlog.SnapshotSubject(g.Mirror, string(g.Suite), meta.FormatTimestamp(g.Timestamp)))
+			leaf, p, err := x.b.cfg.TLog.Proof(ctx, tlog.SnapshotSubject(string(g.Mirror), string(g.Suite), meta.FormatTimestamp(g.Timestamp)))
 			if errors.Is(err, meta.ErrNotFound) || len(g.Docs) == 0 {
 				continue // the state is older than the log, and was removed before the log began
 			} else if err != nil {
@@ -326,14 +326,14 @@ func (x *exporter) proof(ctx context.Context, m *meta.FrozenMirror, doc *freeze.
 		if !named[e.SHA256] {
 			x.res.Notes = append(x.res.Notes, fmt.Sprintf("mirror %s: the export proves its packages with the plain index %s, because the compressed one could not be made again: a snapd from before this version cannot import it", m.Mirror, e.Path))
 		}
-		if err := x.blob(ctx, path.Join(freeze.ProofDir, m.Mirror, e.SHA256.String()), e.SHA256); err != nil {
+		if err := x.blob(ctx, path.Join(freeze.ProofDir, string(m.Mirror), e.SHA256.String()), e.SHA256); err != nil {
 			return err
 		}
 	}
 	if m.Certificates.IsZero() {
 		return nil
 	}
-	return x.blob(ctx, path.Join(freeze.ProofDir, m.Mirror, freeze.CertificatesFile), m.Certificates)
+	return x.blob(ctx, path.Join(freeze.ProofDir, string(m.Mirror), freeze.CertificatesFile), m.Certificates)
 }
 
 // packages writes the packages of a whole mirror, except those that the freeze
@@ -346,7 +346,7 @@ func (x *exporter) packages(ctx context.Context, m *meta.FrozenMirror) error {
 	for _, snap := range m.States() {
 		err := freeze.EachPackage(ctx, x.b.cfg.Meta, snap, func(e meta.Entry) error {
 			for _, file := range e.Files {
-				err := x.blob(ctx, path.Join(m.Mirror, file.Path), file.SHA256)
+				err := x.blob(ctx, path.Join(string(m.Mirror), file.Path), file.SHA256)
 				if errors.Is(err, cas.ErrNotFound) && slices.Contains(x.missing, freeze.MissingStanza(&e.Record, format.SourceArch())) {
 					continue
 				}

@@ -241,11 +241,11 @@ func (m *importer) mirror(ctx context.Context, d *freeze.DocMirror) error {
 		if plain, ok := m.found.Plain[e.SHA256]; ok {
 			e, fm.Proof[i] = plain, plain
 		}
-		if _, err := m.put(ctx, path.Join(freeze.ProofDir, d.Name, e.SHA256.String())); err != nil {
+		if _, err := m.put(ctx, path.Join(freeze.ProofDir, string(d.Name), e.SHA256.String())); err != nil {
 			return err
 		}
 	}
-	certs := path.Join(freeze.ProofDir, d.Name, freeze.CertificatesFile)
+	certs := path.Join(freeze.ProofDir, string(d.Name), freeze.CertificatesFile)
 	if _, ok := m.found.Proven[certs]; ok {
 		file, err := m.put(ctx, certs)
 		if err != nil {

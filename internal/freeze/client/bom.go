@@ -92,7 +92,10 @@ type bomWriter struct {
 }
 
 // suiteKey names a suite of a mirror.
-type suiteKey struct{ mirror, suite string }
+type suiteKey struct {
+	mirror meta.MirrorName
+	suite  string
+}
 
 // mirror adds a mirror, and determines the distribution of each of its suites.
 func (w *bomWriter) mirror(ctx context.Context, d *freeze.DocMirror, packages []api.Package) error {
@@ -106,14 +109,14 @@ func (w *bomWriter) mirror(ctx context.Context, d *freeze.DocMirror, packages []
 	}
 	versions := map[string][]string{} // by suite
 	for _, p := range packages {
-		if p.Mirror != d.Name {
+		if meta.MirrorName(p.Mirror) != d.Name {
 			continue
 		}
 		for _, s := range p.Suites {
 			versions[s] = append(versions[s], p.Version)
 		}
 	}
-	m := sbom.Mirror{Name: d.Name, Ecosystem: buildlist.Ecosystem(d.Type)}
+	m := sbom.Mirror{Name: string(d.Name), Ecosystem: buildlist.Ecosystem(d.Type)}
 	for i := range d.Suites {
 		s := &d.Suites[i]
 		root, err := freeze.ReadRoot(ctx, w.c.blobs, format, d, s, fm.Certificates)
@@ -137,7 +140,7 @@ func (w *bomWriter) pkg(p api.Package) error {
 		e.Source = e.Source || p.Arch == f.SourceArch()
 	}
 	if len(p.Suites) > 0 {
-		e.Distro = w.distros[suiteKey{p.Mirror, slices.Min(p.Suites)}]
+		e.Distro = w.distros[suiteKey{meta.MirrorName(p.Mirror), slices.Min(p.Suites)}]
 	}
 	files := p.Files
 	if len(files) == 0 {

@@ -28,7 +28,7 @@ type Blobs interface {
 
 // Catalog looks up snapshots and freezes.
 type Catalog interface {
-	Mirror(name string) (config.Mirror, error)
+	Mirror(name config.MirrorName) (config.Mirror, error)
 	ResolveRef(ctx context.Context, ref string) (catalog.Ref, error)
 	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
 }
@@ -56,11 +56,11 @@ type Metadata interface {
 	freeze.Records
 	freeze.Stanzas
 	tree.Files
-	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
+	Snapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error)
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
-	FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error)
-	Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error)
-	CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error)
+	FactsByStanza(ctx context.Context, mirror meta.MirrorName, keys []meta.StanzaKey) ([]*meta.Fact, error)
+	Differences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error)
+	CountDifferences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32, limit int) (int, error)
 	Recording(ctx context.Context, name string) (*meta.Recording, error)
 	Images(ctx context.Context, name string) ([]meta.Image, error)
 }
@@ -115,7 +115,7 @@ func (c *Client) eachDerived(ctx context.Context, f *meta.Frozen, fm *meta.Froze
 }
 
 // recordOf returns the record of a mirror of a manifest.
-func recordOf(f *meta.Frozen, mirror string) (*meta.FrozenMirror, error) {
+func recordOf(f *meta.Frozen, mirror meta.MirrorName) (*meta.FrozenMirror, error) {
 	i := f.MirrorIndex(mirror)
 	if i < 0 {
 		return nil, fmt.Errorf("%w: freeze %s has no record of mirror %s", meta.ErrCorrupt, f.Name, mirror)

@@ -41,7 +41,7 @@ func (m *Manifest) load(ctx context.Context) (*meta.Frozen, *freeze.Document, er
 
 // Position is where a list of packages of a freeze continues.
 type Position struct {
-	mirror string
+	mirror meta.MirrorName
 	name   string // name of the first package, if packages are read by name
 	at     int    // otherwise the number of packages before it
 }
@@ -53,7 +53,7 @@ func ParsePosition(s string) (p Position, err error) {
 	}
 	mirror, rest, ok := strings.Cut(s, "/")
 	number, numbered := strings.CutPrefix(rest, "#")
-	if p = (Position{mirror: mirror, name: rest}); numbered {
+	if p = (Position{mirror: meta.MirrorName(mirror), name: rest}); numbered {
 		p.name = ""
 		p.at, err = strconv.Atoi(number)
 	}
@@ -65,9 +65,9 @@ func ParsePosition(s string) (p Position, err error) {
 
 func (p Position) String() string {
 	if p.name == "" {
-		return p.mirror + "/#" + strconv.Itoa(p.at)
+		return string(p.mirror) + "/#" + strconv.Itoa(p.at)
 	}
-	return p.mirror + "/" + p.name
+	return string(p.mirror) + "/" + p.name
 }
 
 // Read is a package that was read from a freeze.

@@ -99,7 +99,7 @@ func (c *counted) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error
 	return c.Store.Stanzas(ctx, pids)
 }
 
-func (c *counted) Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
+func (c *counted) Differences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
 	all, err := c.Store.Differences(ctx, mirror, suite, from, to)
 	c.packages += len(all)
 	return all, err

@@ -22,7 +22,7 @@ func (c *Client) cover(ctx context.Context, req *api.SourcesRequest) (*api.Sourc
 	if err != nil {
 		return nil, err
 	}
-	found, err := c.cfg.History.Cover(ctx, m, req.Mirror)
+	found, err := c.cfg.History.Cover(ctx, m, meta.MirrorName(req.Mirror))
 	if err != nil {
 		return nil, err
 	}

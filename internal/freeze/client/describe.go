@@ -38,7 +38,7 @@ func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
 	if damaged {
 		out.Damage = err.Error()
 		for _, m := range f.Mirrors {
-			out.Mirrors = append(out.Mirrors, api.FrozenMirror{Mirror: m.Mirror, Type: m.Type, Suites: []string{}})
+			out.Mirrors = append(out.Mirrors, api.FrozenMirror{Mirror: string(m.Mirror), Type: m.Type, Suites: []string{}})
 		}
 	}
 	for _, m := range about.mirrors {
@@ -87,7 +87,7 @@ func (m *Manifest) outline(ctx context.Context, f *meta.Frozen) (out outline, er
 	}
 	for i := range doc.Mirrors {
 		d := &doc.Mirrors[i]
-		m := api.FrozenMirror{Mirror: d.Name, Type: d.Type, Kind: d.Kind, Trust: string(d.Trust)}
+		m := api.FrozenMirror{Mirror: string(d.Name), Type: d.Type, Kind: d.Kind, Trust: string(d.Trust)}
 		for _, s := range d.Suites {
 			if !slices.Contains(m.Suites, string(s.Suite)) {
 				m.Suites = append(m.Suites, string(s.Suite))
@@ -111,7 +111,7 @@ func (m *Manifest) outline(ctx context.Context, f *meta.Frozen) (out outline, er
 
 // addRecord adds data of the freeze's record to the description of a mirror.
 func (c *Client) addRecord(ctx context.Context, f *meta.Frozen, m *api.FrozenMirror) (err error) {
-	fm, err := recordOf(f, m.Mirror)
+	fm, err := recordOf(f, meta.MirrorName(m.Mirror))
 	if err != nil {
 		return err
 	}

@@ -17,13 +17,14 @@ import (
 
 // content is a binary package on one side of a comparison.
 type content struct {
-	mirror, typ, name, arch, version string
-	sha256                           cas.Digest
-	source                           repo.Ref
+	mirror                   meta.MirrorName
+	typ, name, arch, version string
+	sha256                   cas.Digest
+	source                   repo.Ref
 }
 
 // contentOf describes a package; ok is false for source packages.
-func contentOf(mirror, typ string, f *meta.Fact) (c content, ok bool) {
+func contentOf(mirror meta.MirrorName, typ string, f *meta.Fact) (c content, ok bool) {
 	if f.Kind == repo.KindSource || len(f.Files) == 0 {
 		return content{}, false
 	}
@@ -37,13 +38,13 @@ func contentOf(mirror, typ string, f *meta.Fact) (c content, ok bool) {
 // side is one side of a comparison: for each mirror a state or a list of packages.
 type side struct {
 	name   string
-	states map[string]*meta.Snapshot    // by mirror, if it is whole
-	lists  map[string][]content         // by mirror, if it is exact
-	docs   map[string]*freeze.DocMirror // by mirror, if it is exact and in a manifest
+	states map[meta.MirrorName]*meta.Snapshot // by mirror, if it is whole
+	lists  map[string][]content               // by mirror, if it is exact
+	docs   map[string]*freeze.DocMirror       // by mirror, if it is exact and in a manifest
 }
 
 func newSide(name string) *side {
-	return &side{name: name, states: map[string]*meta.Snapshot{}, lists: map[string][]content{}, docs: map[string]*freeze.DocMirror{}}
+	return &side{name: name, states: map[meta.MirrorName]*meta.Snapshot{}, lists: map[string][]content{}, docs: map[string]*freeze.DocMirror{}}
 }
 
 // mirrors returns the mirrors of several sides, in order.
@@ -51,7 +52,7 @@ func mirrors(sides ...*side) []string {
 	all := map[string]bool{}
 	for _, s := range sides {
 		for m := range s.states {
-			all[m] = true
+			all[string(m)] = true
 		}
 		for m := range s.lists {
 			all[m] = true
@@ -65,7 +66,7 @@ func mirrors(sides ...*side) []string {
 
 // Planned is a planned freeze's part from one mirror.
 type Planned struct {
-	Mirror string
+	Mirror meta.MirrorName
 	Type   string
 	Facts  []*meta.Fact
 }
@@ -91,10 +92,10 @@ func (c *Client) DiffPlanned(ctx context.Context, base, name string, planned []P
 	}
 	b := newSide(name)
 	for _, m := range planned {
-		b.lists[m.Mirror] = []content{}
+		b.lists[string(m.Mirror)] = []content{}
 		for _, f := range m.Facts {
 			if e, ok := contentOf(m.Mirror, m.Type, f); ok {
-				b.lists[m.Mirror] = append(b.lists[m.Mirror], e)
+				b.lists[string(m.Mirror)] = append(b.lists[string(m.Mirror)], e)
 			}
 		}
 	}
@@ -128,7 +129,7 @@ func (c *Client) addFreeze(ctx context.Context, s *side, r catalog.Ref) error {
 			}
 			continue
 		}
-		s.docs[d.Name] = d
+		s.docs[string(d.Name)] = d
 	}
 	return nil
 }
@@ -154,18 +155,18 @@ func (c *Client) addWhole(ctx context.Context, s *side, f *meta.Frozen, d *freez
 	}
 	return c.eachDerived(ctx, f, fm, func(_ repo.SuiteName, _ repo.Group, rec *repo.Record) error {
 		if e, ok := contentOf(d.Name, d.Type, &meta.Fact{Record: *rec}); ok {
-			s.lists[d.Name] = append(s.lists[d.Name], e)
+			s.lists[string(d.Name)] = append(s.lists[string(d.Name)], e)
 		}
 		return nil
 	})
 }
 
 // contents returns the packages of a mirror on a side.
-func (c *Client) contents(ctx context.Context, s *side, mirror string) (out []content, err error) {
-	if l, ok := s.lists[mirror]; ok {
+func (c *Client) contents(ctx context.Context, s *side, mirror meta.MirrorName) (out []content, err error) {
+	if l, ok := s.lists[string(mirror)]; ok {
 		return l, nil
 	}
-	if d := s.docs[mirror]; d != nil {
+	if d := s.docs[string(mirror)]; d != nil {
 		return contentsIn(d, d.Packages), nil
 	}
 	snap := s.states[mirror]
@@ -190,10 +191,10 @@ func (c *Client) diff(ctx context.Context, a, b *side) (*api.Diff, error) {
 	for _, m := range mirrors(a, b) {
 		var o, n []content
 		var err error
-		if sa, sb := a.states[m], b.states[m]; sa != nil && sb != nil {
+		if sa, sb := a.states[meta.MirrorName(m)], b.states[meta.MirrorName(m)]; sa != nil && sb != nil {
 			o, n, err = c.changed(ctx, sa, sb)
-		} else if o, err = c.contents(ctx, a, m); err == nil {
-			n, err = c.contents(ctx, b, m)
+		} else if o, err = c.contents(ctx, a, meta.MirrorName(m)); err == nil {
+			n, err = c.contents(ctx, b, meta.MirrorName(m))
 		}
 		if err != nil {
 			return nil, err
@@ -255,7 +256,10 @@ func (c *Client) changed(ctx context.Context, a, b *meta.Snapshot) (old, now []c
 }
 
 // nameArch is a package of a mirror for an architecture, in any version.
-type nameArch struct{ mirror, name, arch string }
+type nameArch struct {
+	mirror     meta.MirrorName
+	name, arch string
+}
 
 func (a nameArch) compare(b nameArch) int {
 	return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.arch, b.arch), cmp.Compare(a.mirror, b.mirror))
@@ -383,7 +387,7 @@ func (d *differ) pair(k nameArch, compare func(a, b string) int, old, now []*con
 
 // note adds an entry to a list. Either o or n may be nil.
 func (d *differ) note(list *[]api.DiffEntry, kind string, k nameArch, o, n *content) {
-	e := api.DiffEntry{Mirror: k.mirror, Name: k.name, Arch: k.arch}
+	e := api.DiffEntry{Mirror: string(k.mirror), Name: k.name, Arch: k.arch}
 	if o != nil {
 		e.Old, e.OldSHA256 = o.version, o.sha256.String()
 		s := d.source(o, kind)

@@ -61,7 +61,7 @@ func (c *Client) DiffPage(ctx context.Context, a, b string, p DiffPart) (out *ap
 			w.d.out.Next = m + "/"
 			break
 		}
-		if err := w.mirror(ctx, m, sides[0], sides[1], name); err != nil {
+		if err := w.mirror(ctx, meta.MirrorName(m), sides[0], sides[1], name); err != nil {
 			return nil, false, err
 		}
 		if w.d.out.Next != "" {
@@ -81,7 +81,7 @@ func (c *Client) mayDiffer(ctx context.Context, a, b *side, limit int) (sum int,
 				sum += len(d.Packages)
 			}
 		}
-		sa, sb := changedSuites(a.states[m], b.states[m])
+		sa, sb := changedSuites(a.states[meta.MirrorName(m)], b.states[meta.MirrorName(m)])
 		for i, snap := range []*meta.Snapshot{sa, sb} {
 			other := []*meta.Snapshot{sb, sa}[i]
 			for _, s := range suitesOf(snap) {
@@ -94,9 +94,9 @@ func (c *Client) mayDiffer(ctx context.Context, a, b *side, limit int) (sum int,
 				}
 				n, err := 0, error(nil)
 				if both {
-					n, err = c.meta.CountDifferences(ctx, m, s.Suite, s.Gen, gen, limit+1)
+					n, err = c.meta.CountDifferences(ctx, meta.MirrorName(m), s.Suite, s.Gen, gen, limit+1)
 				} else { // the packages of one suite are found among those of all
-					n, err = c.packagesOf(ctx, []*meta.Snapshot{a.states[m], b.states[m]}[i])
+					n, err = c.packagesOf(ctx, []*meta.Snapshot{a.states[meta.MirrorName(m)], b.states[meta.MirrorName(m)]}[i])
 				}
 				if err != nil {
 					return 0, err
@@ -154,10 +154,10 @@ type diffWalk struct {
 func (w *diffWalk) full() bool { return w.rows >= w.part.Rows || w.read >= w.part.Read }
 
 // mirror compares a mirror from a name on, until the page is full.
-func (w *diffWalk) mirror(ctx context.Context, mirror string, a, b *side, from string) error {
+func (w *diffWalk) mirror(ctx context.Context, mirror meta.MirrorName, a, b *side, from string) error {
 	sa, sb := changedSuites(a.states[mirror], b.states[mirror])
-	old := newContentFeed(w, sa, a.docs[mirror], a.lists[mirror], from)
-	now := newContentFeed(w, sb, b.docs[mirror], b.lists[mirror], from)
+	old := newContentFeed(w, sa, a.docs[string(mirror)], a.lists[string(mirror)], from)
+	now := newContentFeed(w, sb, b.docs[string(mirror)], b.lists[string(mirror)], from)
 	for {
 		var names []string
 		for _, f := range []*contentFeed{old, now} {
@@ -174,7 +174,7 @@ func (w *diffWalk) mirror(ctx context.Context, mirror string, a, b *side, from s
 		}
 		name := slices.Min(names)
 		if w.full() {
-			w.d.out.Next = mirror + "/" + name
+			w.d.out.Next = string(mirror) + "/" + name
 			return nil
 		}
 		if err := w.compare(old.take(name), now.take(name)); err != nil {

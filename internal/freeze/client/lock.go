@@ -61,17 +61,17 @@ type locker struct {
 
 // repository adds a repository, unless the request is for another mirror, or the format
 // cannot contain packages of this type.
-func (l *locker) repository(mirror, typ, id, url string, suites []meta.FrozenSuite) error {
-	l.w.has = append(l.w.has, mirror)
+func (l *locker) repository(mirror meta.MirrorName, typ, id, url string, suites []meta.FrozenSuite) error {
+	l.w.has = append(l.w.has, string(mirror))
 	eco := buildlist.Ecosystem(typ)
-	if l.w.req.Mirror != "" && l.w.req.Mirror != mirror || !l.format.Holds(eco) {
+	if l.w.req.Mirror != "" && meta.MirrorName(l.w.req.Mirror) != mirror || !l.format.Holds(eco) {
 		return nil
 	}
 	f, err := l.c.cfg.Formats.Of(typ)
 	if err != nil {
 		return err
 	}
-	r := lockfile.Repository{ID: id, Mirror: mirror, Ecosystem: eco, URL: url}
+	r := lockfile.Repository{ID: id, Mirror: string(mirror), Ecosystem: eco, URL: url}
 	some := func(archs []string) []string {
 		return slices.DeleteFunc(slices.Clone(archs), func(a string) bool { return a == f.AnyArch() || a == f.SourceArch() || a == "" })
 	}
@@ -85,7 +85,7 @@ func (l *locker) repository(mirror, typ, id, url string, suites []meta.FrozenSui
 	}
 	slices.Sort(r.Archs)
 	r.Archs = slices.Compact(r.Archs)
-	l.at[mirror] = len(l.d.Repositories)
+	l.at[string(mirror)] = len(l.d.Repositories)
 	l.d.Repositories = append(l.d.Repositories, r)
 	return nil
 }
@@ -127,7 +127,7 @@ func (l *locker) snapshot(ctx context.Context, snap *meta.Snapshot) error {
 		suites = append(suites, freeze.ClientSuite(g, f.SourceArch()))
 	}
 	at := meta.FormatTimestamp(snap.Timestamp)
-	if err := l.repository(snap.Mirror, snap.Type, "snapd-"+snap.Mirror+"-"+at, l.c.cfg.PublicURL+"/archive/"+snap.Mirror+"/"+at, suites); err != nil {
+	if err := l.repository(snap.Mirror, snap.Type, "snapd-"+string(snap.Mirror)+"-"+at, l.c.cfg.PublicURL+"/archive/"+string(snap.Mirror)+"/"+at, suites); err != nil {
 		return err
 	}
 	if len(l.d.Repositories) == 0 {
@@ -139,7 +139,7 @@ func (l *locker) snapshot(ctx context.Context, snap *meta.Snapshot) error {
 func (l *locker) freeze(ctx context.Context, f *meta.Frozen) error {
 	for i := range f.Mirrors {
 		m := &f.Mirrors[i]
-		if err := l.repository(m.Mirror, m.Type, "snapd-"+f.Name+"-"+m.Mirror, l.c.cfg.PublicURL+"/frozen/"+f.Name+"/"+m.Mirror, m.Suites); err != nil {
+		if err := l.repository(m.Mirror, m.Type, "snapd-"+f.Name+"-"+string(m.Mirror), l.c.cfg.PublicURL+"/frozen/"+f.Name+"/"+string(m.Mirror), m.Suites); err != nil {
 			return err
 		}
 	}

@@ -52,9 +52,11 @@ type namedList struct {
 }
 
 // add adds a stanza and its place.
-func (l *namedList) add(mirror, typ string, rec *repo.Record, suite repo.SuiteName, component string) error {
+func (l *namedList) add(mirror meta.MirrorName, typ string, rec *repo.Record, suite repo.SuiteName, component string) error {
 	digest := stanzaDigest(rec.Bytes)
-	i := slices.IndexFunc(l.out, func(n Named) bool { return n.Mirror == mirror && n.Arch == rec.Arch && n.Digest == digest })
+	i := slices.IndexFunc(l.out, func(n Named) bool {
+		return meta.MirrorName(n.Mirror) == mirror && n.Arch == rec.Arch && n.Digest == digest
+	})
 	if i < 0 {
 		format, err := l.c.cfg.Formats.Of(typ)
 		if err != nil {

@@ -90,7 +90,7 @@ func (w *sourcesWriter) result() (*api.SourcesResult, error) {
 // repository describes the repository of one mirror to clients.
 type repository struct {
 	name     string // for the stanza or the file
-	mirror   string
+	mirror   meta.MirrorName
 	typ      string
 	url      string
 	suites   []meta.FrozenSuite
@@ -123,7 +123,7 @@ func (w *sourcesWriter) recording(ctx context.Context, rec *meta.Recording) erro
 		if err != nil {
 			return err
 		}
-		r.name, r.url = "snapd-"+rec.Name+"-"+snap.Mirror, w.c.cfg.PublicURL+"/record/"+rec.Name+"/"+snap.Mirror
+		r.name, r.url = "snapd-"+rec.Name+"-"+string(snap.Mirror), w.c.cfg.PublicURL+"/record/"+rec.Name+"/"+string(snap.Mirror)
 		if rec.Resigned {
 			r.keys.root, r.keys.rootURL = w.c.cfg.Signer.PublicKeyArmored(), w.c.cfg.PublicURL+"/"+freeze.KeyFile
 			r.comment = snap.ID() + ", re-signed by this server"
@@ -167,7 +167,7 @@ func (w *sourcesWriter) snapshot(ctx context.Context, snap *meta.Snapshot) error
 func (w *sourcesWriter) archived(r *repository, snap *meta.Snapshot, gens []*meta.Generation, at string) error {
 	w.warnOfRoots(snap, gens, r)
 	w.warnOfBases(snap, gens)
-	r.name, r.url = "snapd-"+snap.Mirror+"-"+at, w.c.cfg.PublicURL+"/archive/"+snap.Mirror+"/"+at
+	r.name, r.url = "snapd-"+string(snap.Mirror)+"-"+at, w.c.cfg.PublicURL+"/archive/"+string(snap.Mirror)+"/"+at
 	return w.render(r)
 }
 
@@ -280,10 +280,10 @@ func (w *sourcesWriter) frozenMirrors(ctx context.Context, f *meta.Frozen, like 
 		m := &f.Mirrors[i]
 		one := like
 		r := &one
-		r.name, r.mirror, r.typ, r.url, r.suites = "snapd-"+like.name+"-"+m.Mirror, m.Mirror, m.Type, base+m.Mirror, m.Suites
-		r.comment += m.Mirror
+		r.name, r.mirror, r.typ, r.url, r.suites = "snapd-"+like.name+"-"+string(m.Mirror), m.Mirror, m.Type, base+string(m.Mirror), m.Suites
+		r.comment += string(m.Mirror)
 		r.keys.rootURL = base + freeze.KeyFile
-		r.keys.upstreamURL = base + path.Join(freeze.ProofDir, m.Mirror, freeze.CertificatesFile)
+		r.keys.upstreamURL = base + path.Join(freeze.ProofDir, string(m.Mirror), freeze.CertificatesFile)
 		if !m.Certificates.IsZero() {
 			data, err := cas.ReadAll(ctx, w.c.blobs, m.Certificates, freeze.MaxCertificates)
 			if err != nil {
@@ -301,8 +301,8 @@ func (w *sourcesWriter) frozenMirrors(ctx context.Context, f *meta.Frozen, like 
 // render formats a repository, unless the request is for another mirror or for a
 // format that does not apply to this mirror.
 func (w *sourcesWriter) render(r *repository) error {
-	w.has = append(w.has, r.mirror)
-	if w.req.Mirror != "" && w.req.Mirror != r.mirror {
+	w.has = append(w.has, string(r.mirror))
+	if w.req.Mirror != "" && meta.MirrorName(w.req.Mirror) != r.mirror {
 		return nil
 	}
 	f, err := w.c.cfg.Formats.Of(r.typ)
@@ -388,7 +388,7 @@ func (w *sourcesWriter) keyFiles(kind string, r *repository) ([]string, error) {
 	}
 	add(r.name+".asc", r.keys.root, r.keys.rootURL)
 	if kind == "repo" && r.keys.upstream != r.keys.root {
-		add("snapd-"+r.mirror+"-packages.asc", r.keys.upstream, r.keys.upstreamURL)
+		add("snapd-"+string(r.mirror)+"-packages.asc", r.keys.upstream, r.keys.upstreamURL)
 	}
 	return out, nil
 }

@@ -76,7 +76,7 @@ func (b *Both) Sync(t *testing.T) {
 	t.Helper()
 	b.Now = b.Now.Add(time.Minute)
 	for _, m := range []string{"debian", "fedora"} {
-		if _, err := b.Parts.Sync(t.Context(), m, mirror.SyncOptions{AcceptClock: true}); err != nil {
+		if _, err := b.Parts.Sync(t.Context(), config.MirrorName(m), mirror.SyncOptions{AcceptClock: true}); err != nil {
 			t.Fatal(err)
 		}
 	}

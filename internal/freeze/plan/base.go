@@ -63,7 +63,7 @@ func (p *Planner) loadBase(ctx context.Context, pl *Plan) (*freeze.Document, err
 			return nil, fmt.Errorf("%w: freeze %s has no record of mirror %s", meta.ErrCorrupt, f.Name, d.Name)
 		}
 		fm := &f.Mirrors[at]
-		m := pl.mirror(d.Name, d.Type)
+		m := pl.mirror(string(d.Name), d.Type)
 		m.States = append(m.States, fm.States()...)
 		if d.Kind != freeze.Whole {
 			b := &exactBase{p: p, f: f, fm: fm, d: d, m: m}
@@ -88,7 +88,7 @@ func (p *Planner) loadBase(ctx context.Context, pl *Plan) (*freeze.Document, err
 // dropSources drops source packages of the base's mirrors that no binary package names
 // any more. addSources later adds those that are named.
 func (p *Planner) dropSources(pl *Plan, base *freeze.Document) error {
-	formats := map[string]Format{} // of the base's mirrors
+	formats := map[meta.MirrorName]Format{} // of the base's mirrors
 	for i := range base.Mirrors {
 		f, err := p.cfg.Formats.Of(base.Mirrors[i].Type)
 		if err != nil {
@@ -291,7 +291,7 @@ func (p *Planner) replace(ctx context.Context, pl *Plan, arg string) error {
 		return !o.isSource() && o.Name == found[0].Name && (archs[o.Arch] || o.Arch == anyArch || archs[anyArch])
 	})
 	for _, o := range found {
-		m := pl.mirror(o.From.Mirror, o.From.Type)
+		m := pl.mirror(string(o.From.Mirror), o.From.Type)
 		if !slices.ContainsFunc(m.States, func(s *meta.Snapshot) bool { return sameGenerations(s, o.From) }) {
 			m.States = append(m.States, o.From)
 		}

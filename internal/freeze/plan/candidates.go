@@ -32,7 +32,7 @@ func (p *Planner) candidates(ctx context.Context, picks []*Pick, across bool) (b
 	groups := map[string][]*Pick{}
 	var order []string
 	for _, o := range picks {
-		k := o.From.Mirror
+		k := string(o.From.Mirror)
 		if across {
 			k = o.From.Type
 		}

@@ -19,7 +19,7 @@ func (pl *Plan) CheckPaths() error {
 		for _, p := range m.Picks {
 			for _, f := range p.Files {
 				if other, ok := at[f.Path]; ok && other != f.SHA256 {
-					return freeze.TwoContents(m.Name+"/"+f.Path, other, f.SHA256)
+					return freeze.TwoContents(string(m.Name)+"/"+f.Path, other, f.SHA256)
 				}
 				at[f.Path] = f.SHA256
 			}
@@ -84,7 +84,7 @@ func (p *Planner) checkEmpty(ctx context.Context, pl *Plan) (refused, err error)
 		if len(m.Picks) > 0 {
 			return nil, nil
 		}
-		names = append(names, m.Name)
+		names = append(names, string(m.Name))
 		if !m.Whole {
 			continue
 		}

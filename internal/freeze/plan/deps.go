@@ -85,7 +85,7 @@ func (p *Planner) resolverParams(ctx context.Context, m *Mirror) (out []repo.Sou
 	for i, snap := range m.States {
 		params := repo.SourceParams{
 			Mirror: c, Name: resolverName(m.Name, i), Components: map[repo.SuiteName][]string{},
-			URL: p.cfg.LocalURL + "/archive/" + m.Name + "/" + meta.FormatTimestamp(snap.Timestamp),
+			URL: p.cfg.LocalURL + "/archive/" + string(m.Name) + "/" + meta.FormatTimestamp(snap.Timestamp),
 		}
 		if keys != nil {
 			params.KeyArmored = string(keys.ExportArmored())
@@ -122,9 +122,9 @@ func (p *Planner) resolverParams(ctx context.Context, m *Mirror) (out []repo.Sou
 }
 
 // resolverName returns the resolver's name for the i-th state of a mirror.
-func resolverName(mirror string, i int) string {
+func resolverName(mirror meta.MirrorName, i int) string {
 	if i == 0 {
-		return "snapd-" + mirror
+		return "snapd-" + string(mirror)
 	}
 	return fmt.Sprintf("snapd-%s-%d", mirror, i)
 }

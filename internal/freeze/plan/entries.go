@@ -331,7 +331,7 @@ func (pl *Plan) ambiguous() error {
 // mirrors; "" if the mirrors distinguish them.
 func (pl *Plan) ambiguousHint(candidates []api.Package) string {
 	mirror := candidates[0].Mirror
-	switch m := pl.Mirror(mirror); {
+	switch m := pl.Mirror(meta.MirrorName(mirror)); {
 	case slices.ContainsFunc(candidates, func(c api.Package) bool { return c.Mirror != mirror }):
 		return ""
 	case m != nil && len(m.States) > 1:
@@ -350,7 +350,7 @@ func severalSuites(picks []*Pick) bool {
 	seen := map[string]bool{}
 	for _, p := range picks {
 		for _, pl := range p.Places {
-			seen[p.From.Mirror+"\x00"+string(pl.Suite)] = true
+			seen[string(p.From.Mirror)+"\x00"+string(pl.Suite)] = true
 		}
 	}
 	return len(seen) > 1

@@ -136,7 +136,7 @@ func (pl *Plan) keptHint() string {
 	args := slices.Clone(pl.Request.Mirrors)
 	if len(args) == 0 {
 		for _, m := range pl.Mirrors {
-			args = append(args, m.Name)
+			args = append(args, string(m.Name))
 		}
 	}
 	args = append(args, ids...)

@@ -5,12 +5,13 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
 // Lost is a package file that upstream lists but no longer has.
 type Lost struct {
-	Mirror string
+	Mirror meta.MirrorName
 	Record repo.Record
 	File   repo.File
 }
@@ -44,7 +45,7 @@ func (pl *Plan) reportLost(l Lost) {
 		return
 	}
 	here := func(p api.Package) bool {
-		return p.Mirror == l.Mirror &&
+		return meta.MirrorName(p.Mirror) == l.Mirror &&
 			(p.Path == l.File.Path || slices.ContainsFunc(p.Files, func(f api.File) bool { return f.Path == l.File.Path }))
 	}
 	for i := range pl.Report.Entries {

@@ -23,10 +23,10 @@ import (
 
 // Catalog looks up snapshots and freezes.
 type Catalog interface {
-	Mirror(name string) (config.Mirror, error)
+	Mirror(name config.MirrorName) (config.Mirror, error)
 	ResolvePast(ctx context.Context, ref string) (r catalog.Ref, notice string, err error)
 	LatestOfAll(ctx context.Context) ([]*meta.Snapshot, error)
-	Root(ctx context.Context, mirror, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
+	Root(ctx context.Context, mirror meta.MirrorName, typ string, suite repo.SuiteName, gen uint32) (*repo.Root, *meta.Generation, map[string]repo.Listed, error)
 }
 
 // Format reads derived repositories, and compares the versions and checks the
@@ -41,7 +41,7 @@ type Format interface {
 
 // Keyrings returns the keys of the distributions.
 type Keyrings interface {
-	Keyring(mirror string) (*sign.Keyring, error)
+	Keyring(mirror meta.MirrorName) (*sign.Keyring, error)
 }
 
 // Metadata is the part of meta.Store that a Planner reads.
@@ -50,17 +50,17 @@ type Metadata interface {
 	freeze.Stanzas
 	freeze.Unusables
 	tree.Files
-	Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error)
+	Snapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error)
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
 	Recording(ctx context.Context, name string) (*meta.Recording, error)
 	RecordingEntries(ctx context.Context, name string) ([]meta.RecordEntry, error)
 	Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.Digest, error)
 	PackagesByDigest(ctx context.Context, s *meta.Snapshot, digests []cas.Digest) ([][]meta.Entry, error)
 	PackagesByPath(ctx context.Context, s *meta.Snapshot, paths []string) ([]meta.PathEntry, error)
-	FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error)
-	FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error)
+	FactsByStanza(ctx context.Context, mirror meta.MirrorName, keys []meta.StanzaKey) ([]*meta.Fact, error)
+	FactsByName(ctx context.Context, mirror meta.MirrorName, names []string) ([][]*meta.Fact, error)
 	OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.OwnedFact, error)
-	NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
+	NewestWith(ctx context.Context, mirror meta.MirrorName, stanzas [][]meta.PID) ([]*meta.Snapshot, error)
 }
 
 // Config contains the parts of a Planner.
@@ -115,7 +115,7 @@ type Plan struct {
 
 // Mirror is a planned freeze's part from one mirror.
 type Mirror struct {
-	Name   string
+	Name   meta.MirrorName
 	Type   string
 	States []*meta.Snapshot // states that packages are taken from; a zero timestamp: only its generations are left
 	Whole  bool             // all packages of its only state are taken, as listed by its indices
@@ -155,7 +155,7 @@ type Carried struct {
 
 // Mirror returns the part of the plan from a mirror, or nil if the mirror is not in the
 // plan.
-func (pl *Plan) Mirror(name string) *Mirror {
+func (pl *Plan) Mirror(name meta.MirrorName) *Mirror {
 	for _, m := range pl.Mirrors {
 		if m.Name == name {
 			return m
@@ -166,9 +166,9 @@ func (pl *Plan) Mirror(name string) *Mirror {
 
 // mirror is like Mirror, but adds a mirror that is not part of the plan yet.
 func (pl *Plan) mirror(name, typ string) *Mirror {
-	m := pl.Mirror(name)
+	m := pl.Mirror(meta.MirrorName(name))
 	if m == nil {
-		m = &Mirror{Name: name, Type: typ}
+		m = &Mirror{Name: meta.MirrorName(name), Type: typ}
 		pl.Mirrors = append(pl.Mirrors, m)
 	}
 	return m
@@ -176,7 +176,7 @@ func (pl *Plan) mirror(name, typ string) *Mirror {
 
 // use adds a state that packages are taken from.
 func (pl *Plan) use(snap *meta.Snapshot) {
-	m := pl.mirror(snap.Mirror, snap.Type)
+	m := pl.mirror(string(snap.Mirror), snap.Type)
 	m.States = append(m.States, snap)
 }
 
@@ -190,7 +190,7 @@ func (pl *Plan) states() (out []*meta.Snapshot) {
 
 // add takes a stanza, once.
 func (pl *Plan) add(p *Pick) {
-	m := pl.mirror(p.From.Mirror, p.From.Type)
+	m := pl.mirror(string(p.From.Mirror), p.From.Type)
 	if m.taken == nil {
 		m.taken = map[[16]byte]*Pick{}
 		for _, o := range m.Picks {
@@ -326,7 +326,7 @@ func (p *Planner) chooseStates(ctx context.Context, pl *Plan) error {
 	}
 	for _, ref := range pl.Request.Mirrors {
 		name, at, dated := strings.Cut(ref, "@")
-		if _, err := p.cat.Mirror(name); err != nil {
+		if _, err := p.cat.Mirror(meta.MirrorName(name)); err != nil {
 			return err
 		}
 		if !dated {
@@ -337,7 +337,7 @@ func (p *Planner) chooseStates(ctx context.Context, pl *Plan) error {
 			return err
 		}
 		snap := r.Snapshot
-		if m := pl.Mirror(name); m != nil && slices.ContainsFunc(m.States, func(s *meta.Snapshot) bool { return s.Timestamp.Equal(snap.Timestamp) }) {
+		if m := pl.Mirror(meta.MirrorName(name)); m != nil && slices.ContainsFunc(m.States, func(s *meta.Snapshot) bool { return s.Timestamp.Equal(snap.Timestamp) }) {
 			return fmt.Errorf("%w: snapshot %s is given twice", freeze.ErrUsage, snap.ID())
 		}
 		pl.use(snap)

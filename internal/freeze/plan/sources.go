@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -24,7 +25,7 @@ func (p *Planner) addSources(ctx context.Context, pl *Plan) error {
 	if err != nil {
 		return err
 	}
-	formats := map[string]Format{}
+	formats := map[meta.MirrorName]Format{}
 	without := map[string][]string{} // sources that local mirrors do not have
 	for _, m := range pl.Mirrors {
 		if formats[m.Name], err = p.cfg.Formats.Of(m.Type); err != nil {
@@ -46,7 +47,7 @@ func (p *Planner) addSources(ctx context.Context, pl *Plan) error {
 			})
 			if c, err := p.cat.Mirror(w.mirror.Name); err == nil && c.Local && len(fitting) == 0 {
 				// Local mirrors may lack source packages.
-				without[c.Name] = append(without[c.Name], w.ref.Name+" "+w.ref.Version)
+				without[string(c.Name)] = append(without[string(c.Name)], w.ref.Name+" "+w.ref.Version)
 				continue
 			}
 			pl.addSource(w, fitting)

@@ -36,7 +36,7 @@ func (p *Planner) planWhole(ctx context.Context, pl *Plan) error {
 			return err
 		}
 		if len(m.Picks) == 0 {
-			pl.unmatched = append(pl.unmatched, m.Name)
+			pl.unmatched = append(pl.unmatched, string(m.Name))
 		}
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -44,7 +45,7 @@ func (x *suiteProof) packageFile(ctx context.Context, r *repo.Record, f repo.Fil
 	}
 	if body == nil || !c.o.Deep {
 		if c.dir != nil {
-			c.proveFile(mirror+"/"+f.Path, f.Size, f.SHA256)
+			c.proveFile(string(mirror)+"/"+f.Path, f.Size, f.SHA256)
 		}
 		return
 	}
@@ -60,7 +61,7 @@ func (x *suiteProof) packageFile(ctx context.Context, r *repo.Record, f repo.Fil
 			found = sum
 		}
 		if c.dir != nil {
-			c.proveFile(mirror+"/"+f.Path, f.Size, found)
+			c.proveFile(string(mirror)+"/"+f.Path, f.Size, found)
 		}
 	})
 }
@@ -187,7 +188,7 @@ func drain(ctx context.Context, open func(context.Context, repo.Listed) (io.Read
 
 // proofBytes reads an upstream file of at most max bytes, and checks its size and
 // digest.
-func (c *check) proofBytes(ctx context.Context, mirror string, f repo.File, max int64) ([]byte, error) {
+func (c *check) proofBytes(ctx context.Context, mirror meta.MirrorName, f repo.File, max int64) ([]byte, error) {
 	if f.Size < 0 || f.Size > max {
 		return nil, fmt.Errorf("expected at most %d bytes: %w", max, &tree.SizeError{Path: f.Path, Expected: f.Size, Found: -1})
 	}
@@ -200,13 +201,13 @@ func (c *check) proofBytes(ctx context.Context, mirror string, f repo.File, max 
 }
 
 // proofReader reads an upstream file, and checks its size and digest.
-func (c *check) proofReader(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error) {
+func (c *check) proofReader(ctx context.Context, mirror meta.MirrorName, f repo.File) (io.ReadCloser, error) {
 	r, err := c.t.Proof(ctx, mirror, f)
 	if err != nil {
 		return nil, err
 	}
 	c.files.Add(1)
-	c.proveFile(path.Join(freeze.ProofDir, mirror, f.SHA256.String()), f.Size, f.SHA256)
+	c.proveFile(path.Join(freeze.ProofDir, string(mirror), f.SHA256.String()), f.Size, f.SHA256)
 	return c.reader(ctx, f, r), nil
 }
 

@@ -36,15 +36,15 @@ import (
 // Tree is the files of a freeze: tree.Stored, tree.Held or tree.Dir.
 type Tree interface {
 	tree.Opener
-	Each(ctx context.Context, mirror string, f func(meta.Node) error) error
-	Proof(ctx context.Context, mirror string, f repo.File) (io.ReadCloser, error)
+	Each(ctx context.Context, mirror meta.MirrorName, f func(meta.Node) error) error
+	Proof(ctx context.Context, mirror meta.MirrorName, f repo.File) (io.ReadCloser, error)
 	// HasProof reports whether an upstream file is in the tree, so that it need not be
 	// made.
-	HasProof(ctx context.Context, mirror string, d cas.Digest) bool
+	HasProof(ctx context.Context, mirror meta.MirrorName, d cas.Digest) bool
 	Key(ctx context.Context) ([]byte, error)
-	Certificates(ctx context.Context, mirror string) ([]byte, error)
+	Certificates(ctx context.Context, mirror meta.MirrorName) ([]byte, error)
 	Provenance(ctx context.Context) (data, sig []byte, err error)
-	Package(ctx context.Context, mirror string, f repo.File) (size int64, r io.ReadCloser, err error)
+	Package(ctx context.Context, mirror meta.MirrorName, f repo.File) (size int64, r io.ReadCloser, err error)
 }
 
 // Format reads the signed documents and indices of a repository type.
@@ -169,11 +169,11 @@ func (c *check) run(ctx context.Context, data, sig []byte) error {
 	names := map[string]bool{}
 	for i := range doc.Mirrors {
 		name := doc.Mirrors[i].Name
-		if names[name] || !config.ValidMirrorName(name) {
-			c.fieldFault("mirrors.name", freeze.ManifestFile, "", name, "mirror %q: the name is invalid, or that of another mirror or of a file", name)
+		if names[string(name)] || !config.MirrorName(name).Valid() {
+			c.fieldFault("mirrors.name", freeze.ManifestFile, "", string(name), "mirror %q: the name is invalid, or that of another mirror or of a file", name)
 			continue
 		}
-		names[name] = true
+		names[string(name)] = true
 		if err := c.mirror(ctx, &doc.Mirrors[i]); err != nil {
 			return err
 		}
@@ -281,13 +281,13 @@ func (c *check) unexpectedFiles(ctx context.Context) error {
 	}
 	for i := range c.doc.Mirrors {
 		m := &c.doc.Mirrors[i]
-		dir := freeze.ProofDir + "/" + m.Name
-		known[m.Name], known[dir], known[dir+"/"+freeze.CertificatesFile] = true, true, true
+		dir := freeze.ProofDir + "/" + string(m.Name)
+		known[string(m.Name)], known[dir], known[string(dir)+"/"+freeze.CertificatesFile] = true, true, true
 		for _, f := range m.ProofFiles() {
 			if plain, ok := c.plain[f.SHA256]; ok {
 				f = plain
 			}
-			known[dir+"/"+f.SHA256.String()] = true
+			known[string(dir)+"/"+f.SHA256.String()] = true
 		}
 		for _, s := range m.Suites {
 			if len(s.Documents) > 0 {

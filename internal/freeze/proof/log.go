@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/excerpt"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/tree"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/tlog"
 )
 
@@ -29,8 +30,8 @@ const manifestProof = freeze.ManifestFile + tlog.ProofSuffix
 
 // SnapshotProof returns the path, in an exported directory, of the proof that a state of
 // upstream is in the log. The proof is beside the signed document with that digest.
-func SnapshotProof(mirror string, document cas.Digest) string {
-	return path.Join(freeze.ProofDir, mirror, document.String()+tlog.ProofSuffix)
+func SnapshotProof(mirror meta.MirrorName, document cas.Digest) string {
+	return path.Join(freeze.ProofDir, string(mirror), document.String()+tlog.ProofSuffix)
 }
 
 // logged checks a proof that the freeze is in the transparency log: the entry is computed
@@ -126,7 +127,7 @@ func (c *check) logFile(t *tree.Dir, data, sig []byte) {
 
 // loggedState checks the proof that a state of upstream is in the log. Its entry follows
 // from the manifest, except for the timestamp, which the server chose.
-func (c *check) loggedState(t *tree.Dir, mirror string, s *freeze.DocSuite, policy *tlog.Policy) {
+func (c *check) loggedState(t *tree.Dir, mirror meta.MirrorName, s *freeze.DocSuite, policy *tlog.Policy) {
 	if len(s.Documents) == 0 {
 		return
 	}
@@ -155,7 +156,7 @@ func (c *check) loggedState(t *tree.Dir, mirror string, s *freeze.DocSuite, poli
 		return
 	}
 	want := *was
-	want.Mirror, want.Suite, want.Release = mirror, string(s.Suite), s.Documents[0].SHA256
+	want.Mirror, want.Suite, want.Release = string(mirror), string(s.Suite), s.Documents[0].SHA256
 	want.Date, want.Signers = s.Date.UTC().Format(time.RFC3339), s.Keys
 	line, err := tlog.Encode(&want)
 	if err == nil && !bytes.Equal(line, p.Extra) {

@@ -111,15 +111,15 @@ func (p *mirrorProof) packageObject(name, version, arch string) string {
 // false, nothing else can be checked.
 func (c *check) mirrorFields(d *freeze.DocMirror) (f Format, ok bool) {
 	if f = c.o.Formats[d.Type]; f == nil {
-		c.fieldFault("mirrors.type", d.Name, "", d.Type, "mirror of unknown type %q", d.Type)
+		c.fieldFault("mirrors.type", string(d.Name), "", d.Type, "mirror of unknown type %q", d.Type)
 		return nil, false
 	}
 	switch packages := len(d.Packages) + len(d.Sources); {
 	case d.Kind != freeze.Exact && d.Kind != freeze.Whole:
-		c.fieldFault("mirrors.kind", d.Name, freeze.Exact+" or "+freeze.Whole, d.Kind, "kind of the mirror")
+		c.fieldFault("mirrors.kind", string(d.Name), freeze.Exact+" or "+freeze.Whole, d.Kind, "kind of the mirror")
 		return nil, false
 	case d.Kind == freeze.Whole && packages > 0:
-		c.fieldFault("mirrors.kind", d.Name, "0", fmt.Sprint(packages), "packages of a whole mirror in addition to those in its indices")
+		c.fieldFault("mirrors.kind", string(d.Name), "0", fmt.Sprint(packages), "packages of a whole mirror in addition to those in its indices")
 		return nil, false
 	}
 	var weakest repo.Trust
@@ -127,7 +127,7 @@ func (c *check) mirrorFields(d *freeze.DocMirror) (f Format, ok bool) {
 		weakest = weakest.Weaker(d.Suites[i].Trust)
 	}
 	if d.Trust != weakest {
-		c.fieldFault("mirrors.trust", d.Name, string(weakest), string(d.Trust), "trust level of the mirror, which is that of its weakest suite")
+		c.fieldFault("mirrors.trust", string(d.Name), string(weakest), string(d.Trust), "trust level of the mirror, which is that of its weakest suite")
 	}
 	c.mirrorOrder(d)
 	return f, true
@@ -136,7 +136,7 @@ func (c *check) mirrorFields(d *freeze.DocMirror) (f Format, ok bool) {
 // mirrorOrder checks that lists are sorted and have no duplicates.
 func (c *check) mirrorOrder(d *freeze.DocMirror) {
 	unsorted := func(field string) {
-		c.fieldFault(field, d.Name, "", "", "the list is not in the order of the format, or lists an entry twice")
+		c.fieldFault(field, string(d.Name), "", "", "the list is not in the order of the format, or lists an entry twice")
 	}
 	if !isSorted(d.Suites, freeze.DocSuite.Compare) {
 		unsorted("mirrors.suites")
@@ -163,11 +163,11 @@ func (c *check) mirrorOrder(d *freeze.DocMirror) {
 func (p *mirrorProof) keyrings(ctx context.Context) {
 	data, err := p.c.t.Certificates(ctx, p.d.Name)
 	if err == nil && len(data) > 0 {
-		p.c.prove(freeze.ProofDir+"/"+p.d.Name+"/"+freeze.CertificatesFile, data)
+		p.c.prove(freeze.ProofDir+"/"+string(p.d.Name)+"/"+freeze.CertificatesFile, data)
 		p.kept, err = sign.ParseKeyring(data)
 	}
 	if err != nil {
-		p.c.fault(p.d.Name, "", "", "certificates of upstream keys: %v", err)
+		p.c.fault(string(p.d.Name), "", "", "certificates of upstream keys: %v", err)
 	}
 	if p.keys = p.c.o.Upstream; p.keys == nil {
 		p.keys = p.kept

@@ -9,6 +9,7 @@ import (
 	"example.org/snapd/internal/attest"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/freeze"
+	"example.org/snapd/internal/meta"
 )
 
 // binary is a binary package of a freeze.
@@ -19,15 +20,15 @@ type binary struct {
 
 // binary records a binary package, if the request names rebuilders. It records packages
 // of several mirrors or suites once.
-func (c *check) binary(mirror, name, version, arch string, file cas.Digest) {
+func (c *check) binary(mirror meta.MirrorName, name, version, arch string, file cas.Digest) {
 	if c.binaries == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := name + " " + version + " " + arch + " " + file.String()
-	if have, ok := c.binaries[key]; !ok || mirror < have.about.Mirror {
-		c.binaries[key] = binary{api.RebuiltPackage{Mirror: mirror, Name: name, Version: version, Arch: arch, Rebuilders: []string{}}, file}
+	if have, ok := c.binaries[key]; !ok || mirror < meta.MirrorName(have.about.Mirror) {
+		c.binaries[key] = binary{api.RebuiltPackage{Mirror: string(mirror), Name: name, Version: version, Arch: arch, Rebuilders: []string{}}, file}
 	}
 }
 

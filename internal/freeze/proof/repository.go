@@ -39,13 +39,13 @@ func (c *check) repository(ctx context.Context, p *mirrorProof) error {
 		mirrorProof: p, have: map[string]meta.Node{}, known: map[string]cas.Digest{}, sizes: map[string]int64{}, by512: map[string]sha512File{},
 	}
 	if err := c.t.Each(ctx, p.d.Name, func(n meta.Node) error {
-		x.have[strings.TrimPrefix(n.Path, p.d.Name+"/")] = n
+		x.have[strings.TrimPrefix(n.Path, string(p.d.Name)+"/")] = n
 		return nil
 	}); err != nil {
 		return err
 	}
 	if len(x.have) == 0 {
-		c.fieldFault("mirrors.name", p.d.Name, "", p.d.Name, "there is no frozen repository of this mirror")
+		c.fieldFault("mirrors.name", string(p.d.Name), "", string(p.d.Name), "there is no frozen repository of this mirror")
 		return nil
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(p.want), spot.compare) {
@@ -88,7 +88,7 @@ func (x *repositoryProof) expectPackage(l *listing) {
 func (x *repositoryProof) expect(p string, sum cas.Digest, size int64) {
 	if have, ok := x.known[p]; ok && have != sum {
 		a, b := min(have.String(), sum.String()), max(have.String(), sum.String())
-		x.c.fault(x.d.Name+": "+p, "one file", "files with SHA-256 "+a+" and "+b, "two files have the same path")
+		x.c.fault(string(x.d.Name)+": "+p, "one file", "files with SHA-256 "+a+" and "+b, "two files have the same path")
 	}
 	x.known[p], x.sizes[p] = sum, size
 }
@@ -115,7 +115,7 @@ func (x *repositoryProof) checkFiles() {
 // checkFile checks that a file is expected, and that it has the expected size and, if it
 // is recorded, digest. If ok is false, the file is not read.
 func (x *repositoryProof) checkFile(name string, n meta.Node) (digest cas.Digest, ok bool) {
-	object := x.d.Name + ": " + name
+	object := string(x.d.Name) + ": " + name
 	digest, ok = x.known[name]
 	if !ok {
 		// Packages of a whole mirror were checked with their indices. Without a
@@ -139,7 +139,7 @@ func (x *repositoryProof) checkFile(name string, n meta.Node) (digest cas.Digest
 
 // readFile opens a file, and reads it if the check is deep.
 func (x *repositoryProof) readFile(ctx context.Context, name string, n meta.Node, digest cas.Digest) {
-	object := x.d.Name + ": " + name
+	object := string(x.d.Name) + ": " + name
 	r, err := x.c.t.Open(ctx, n.Path)
 	if err != nil {
 		x.c.fault(object, digest.String(), "", "%v", err)
@@ -218,13 +218,13 @@ func (x *frozenSuite) listed(l repo.Listed) {
 	if _, named := x.have[hash]; named {
 		x.expect(hash, l.SHA256, l.Size)
 	} else if served && x.root.ByHash && hash != "" {
-		x.c.fault(x.d.Name+": "+hash, l.SHA256.String(), "", "%s is missing under its by-hash name", l.Path)
+		x.c.fault(string(x.d.Name)+": "+hash, l.SHA256.String(), "", "%s is missing under its by-hash name", l.Path)
 	}
 	if !served {
 		if x.d.Kind == freeze.Whole && x.compressed(l) {
 			return // only for clients that compare it: the plain variant of an index
 		}
-		x.c.fault(x.d.Name+": "+name, l.SHA256.String(), "", "the signed index lists a file that is missing")
+		x.c.fault(string(x.d.Name)+": "+name, l.SHA256.String(), "", "the signed index lists a file that is missing")
 		return
 	}
 	x.expect(name, l.SHA256, l.Size)
@@ -232,7 +232,7 @@ func (x *frozenSuite) listed(l repo.Listed) {
 		return
 	}
 	if want, ok := x.signed[x.suite][l.Path]; !ok || want != l.SHA256 {
-		x.c.fault(x.d.Name+": "+name, want.String(), l.SHA256.String(), "the frozen index is not upstream's")
+		x.c.fault(string(x.d.Name)+": "+name, want.String(), l.SHA256.String(), "the frozen index is not upstream's")
 	}
 }
 
@@ -244,7 +244,7 @@ func (x *frozenSuite) compressed(l repo.Listed) bool {
 // wholeIndices checks that the manifest lists each index that the frozen suite of
 // a whole mirror serves, because the packages in other indices were not verified.
 func (x *frozenSuite) wholeIndices() {
-	groups, err := x.f.Plan(everyIndex(x.d.Name, x.d.Type, x.suite), x.root)
+	groups, err := x.f.Plan(everyIndex(string(x.d.Name), x.d.Type, x.suite), x.root)
 	if err != nil {
 		x.c.fault(x.object, "", "", "%v", err)
 		return
@@ -315,7 +315,7 @@ func (x *frozenSuite) variant(g repo.Group) (form *repo.Listed) {
 
 func (x *frozenSuite) open(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
 	name := x.dir + l.Path
-	r, err := x.c.t.Open(ctx, x.d.Name+"/"+name)
+	r, err := x.c.t.Open(ctx, string(x.d.Name)+"/"+name)
 	if err != nil {
 		return nil, err
 	}

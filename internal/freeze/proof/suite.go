@@ -126,7 +126,7 @@ func (x *suiteProof) documentPaths() {
 	x.fault("suite", "", string(x.s.Suite), "none of the root's documents belongs to the suite")
 	for typ, f := range x.c.o.Formats {
 		if fits(f) > 0 {
-			x.c.fieldFault("mirrors.type", x.d.Name, typ, x.d.Type, "the documents of suite %s are of another type of mirror", x.s.Suite)
+			x.c.fieldFault("mirrors.type", string(x.d.Name), typ, x.d.Type, "the documents of suite %s are of another type of mirror", x.s.Suite)
 		}
 	}
 }
@@ -202,7 +202,7 @@ func (x *suiteProof) checkKeys(signers []repo.Signer) {
 
 // relied records on which keys and digests the proof depends.
 func (x *suiteProof) relied() {
-	relied := api.Relied{Mirror: x.d.Name, Suite: string(x.s.Suite), Trust: string(x.root.Trust), Date: x.root.Date, Signers: []api.Signer{}, Pinned: x.c.o.Upstream != nil}
+	relied := api.Relied{Mirror: string(x.d.Name), Suite: string(x.s.Suite), Trust: string(x.root.Trust), Date: x.root.Date, Signers: []api.Signer{}, Pinned: x.c.o.Upstream != nil}
 	for _, k := range x.root.Signers {
 		relied.Signers = append(relied.Signers, api.Signer{Fingerprint: k.Fingerprint, UserID: k.UserID, SignedAt: k.SignedAt})
 	}
@@ -225,7 +225,7 @@ func (x *suiteProof) ownKey() bool {
 // groups compares the manifest's indices with those that the signed root lists,
 // and returns those that match.
 func (x *suiteProof) groups() (groups []repo.Group, ok bool) {
-	all, err := x.f.Plan(everyIndex(x.d.Name, x.d.Type, x.s.Suite), x.root)
+	all, err := x.f.Plan(everyIndex(string(x.d.Name), x.d.Type, x.s.Suite), x.root)
 	if err != nil {
 		x.c.fault(x.object, "", "", "%v", err)
 		return nil, false
@@ -305,7 +305,7 @@ func (x *suiteProof) index(i *freeze.DocIndex, g, named *repo.Group, listed map[
 
 // everyIndex returns a configuration that selects everything that a suite lists.
 func everyIndex(name, typ string, suite repo.SuiteName) config.Mirror {
-	m := tree.EveryPackageIndex(name, typ, suite)
+	m := tree.EveryPackageIndex(config.MirrorName(name), typ, suite)
 	m.Indices = []string{"*"}
 	return m
 }

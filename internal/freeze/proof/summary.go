@@ -71,7 +71,7 @@ func (v *Verifier) addSuites(ctx context.Context, f *meta.Frozen, m *freeze.DocM
 		}
 	}
 	for _, s := range m.Suites {
-		p := api.ProvenSuite{Mirror: m.Name, Kind: m.Kind, Suite: string(s.Suite), Trust: string(s.Trust), Date: s.Date, Keys: []api.ProvenKey{}, Documents: []api.File{}, Indices: len(s.Indices)}
+		p := api.ProvenSuite{Mirror: string(m.Name), Kind: m.Kind, Suite: string(s.Suite), Trust: string(s.Trust), Date: s.Date, Keys: []api.ProvenKey{}, Documents: []api.File{}, Indices: len(s.Indices)}
 		for _, k := range s.Keys {
 			p.Keys = append(p.Keys, api.ProvenKey{Fingerprint: k, UserID: names[k]})
 		}

@@ -64,9 +64,10 @@ func (t *Dir) Provenance(context.Context) (data, sig []byte, err error) {
 	return data, sig, err
 }
 
-// Each calls f for each regular file in a directory, with its size but without a
+// Each calls f for each regular file of a mirror, with its size but without a
 // digest.
-func (t *Dir) Each(ctx context.Context, dir string, f func(meta.Node) error) error {
+func (t *Dir) Each(ctx context.Context, mirror meta.MirrorName, f func(meta.Node) error) error {
+	dir := string(mirror)
 	return fs.WalkDir(t.root.FS(), dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) && p == dir {
@@ -89,8 +90,8 @@ func (t *Dir) Each(ctx context.Context, dir string, f func(meta.Node) error) err
 }
 
 // Proof opens an upstream file that proves a mirror. The file has the listed size.
-func (t *Dir) Proof(_ context.Context, mirror string, f repo.File) (io.ReadCloser, error) {
-	p := path.Join(freeze.ProofDir, mirror, f.SHA256.String())
+func (t *Dir) Proof(_ context.Context, mirror meta.MirrorName, f repo.File) (io.ReadCloser, error) {
+	p := path.Join(freeze.ProofDir, string(mirror), f.SHA256.String())
 	file, size, err := t.openFile(p)
 	if err == nil && size != f.Size {
 		file.Close()
@@ -100,8 +101,8 @@ func (t *Dir) Proof(_ context.Context, mirror string, f repo.File) (io.ReadClose
 }
 
 // HasProof reports whether an upstream file is in the directory.
-func (t *Dir) HasProof(_ context.Context, mirror string, d cas.Digest) bool {
-	_, err := t.root.Lstat(path.Join(freeze.ProofDir, mirror, d.String()))
+func (t *Dir) HasProof(_ context.Context, mirror meta.MirrorName, d cas.Digest) bool {
+	_, err := t.root.Lstat(path.Join(freeze.ProofDir, string(mirror), d.String()))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
@@ -125,8 +126,8 @@ func (t *Dir) Key(context.Context) ([]byte, error) {
 
 // Certificates reads the certificates that verified the roots of a mirror, or returns nil
 // if the export has none.
-func (t *Dir) Certificates(_ context.Context, mirror string) ([]byte, error) {
-	data, err := t.Read(path.Join(freeze.ProofDir, mirror, freeze.CertificatesFile), freeze.MaxCertificates)
+func (t *Dir) Certificates(_ context.Context, mirror meta.MirrorName) ([]byte, error) {
+	data, err := t.Read(path.Join(freeze.ProofDir, string(mirror), freeze.CertificatesFile), freeze.MaxCertificates)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -134,8 +135,8 @@ func (t *Dir) Certificates(_ context.Context, mirror string) ([]byte, error) {
 }
 
 // Package opens a package file of a whole mirror and returns its size.
-func (t *Dir) Package(_ context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
-	p := path.Join(mirror, f.Path)
+func (t *Dir) Package(_ context.Context, mirror meta.MirrorName, f repo.File) (int64, io.ReadCloser, error) {
+	p := path.Join(string(mirror), f.Path)
 	t.mu.Lock()
 	t.packages[p] = true
 	t.mu.Unlock()

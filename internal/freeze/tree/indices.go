@@ -31,7 +31,7 @@ type Format interface {
 }
 
 // EveryPackageIndex returns a configuration that selects every package index of a suite.
-func EveryPackageIndex(name, typ string, suite repo.SuiteName) config.Mirror {
+func EveryPackageIndex(name meta.MirrorName, typ string, suite repo.SuiteName) config.Mirror {
 	return config.Mirror{Name: name, Type: typ, Suites: []string{string(suite)}, Sources: true, Udebs: true}
 }
 
@@ -52,7 +52,7 @@ func ReadFile(ctx context.Context, t Opener, path string, size int64) ([]byte, e
 
 // Repository is the frozen repository of one mirror.
 type Repository struct {
-	Mirror string
+	Mirror meta.MirrorName
 	Type   string
 	Format Format
 	Tree   Opener
@@ -98,7 +98,7 @@ func (r *Repository) documents(ctx context.Context, paths []string) (docs []repo
 		if n.Size > freeze.MaxDocument {
 			return nil, fmt.Errorf("signed document %s: %d bytes, expected at most %d", p, n.Size, freeze.MaxDocument)
 		}
-		data, err := ReadFile(ctx, r.Tree, r.Mirror+"/"+p, n.Size)
+		data, err := ReadFile(ctx, r.Tree, string(r.Mirror)+"/"+p, n.Size)
 		if err != nil {
 			return nil, err
 		}
@@ -120,7 +120,7 @@ func (t *Stored) EachPackage(ctx context.Context, format Format, fm *meta.Frozen
 	}
 	r := &Repository{Mirror: fm.Mirror, Type: fm.Type, Format: format, Tree: t, Files: map[string]meta.Node{}}
 	if err := t.Each(ctx, fm.Mirror, func(n meta.Node) error {
-		r.Files[strings.TrimPrefix(n.Path, fm.Mirror+"/")] = n
+		r.Files[strings.TrimPrefix(n.Path, string(fm.Mirror)+"/")] = n
 		return nil
 	}); err != nil {
 		return err
@@ -151,7 +151,7 @@ func (r *Repository) eachOf(ctx context.Context, suite repo.SuiteName, keys *sig
 	}
 	dir := r.Format.SuiteDir(suite)
 	open := func(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
-		return r.Tree.Open(ctx, r.Mirror+"/"+dir+l.Path)
+		return r.Tree.Open(ctx, string(r.Mirror)+"/"+dir+l.Path)
 	}
 	for _, g := range groups {
 		i := slices.IndexFunc(g.Forms, func(l repo.Listed) bool { _, ok := r.Files[dir+l.Path]; return ok })

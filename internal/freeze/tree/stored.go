@@ -50,12 +50,12 @@ const treePage = 2000
 
 // Each calls f for each file in a directory of the tree, sorted by path. If dir
 // is empty, it does so for the whole tree.
-func (t *Stored) Each(ctx context.Context, dir string, f func(meta.Node) error) error {
+func (t *Stored) Each(ctx context.Context, dir meta.MirrorName, f func(meta.Node) error) error {
 	if dir != "" {
 		dir += "/"
 	}
 	for after := ""; ; {
-		nodes, err := t.Files.TreeFiles(ctx, t.Frozen.Name, dir, after, treePage)
+		nodes, err := t.Files.TreeFiles(ctx, t.Frozen.Name, string(dir), after, treePage)
 		if err != nil {
 			return err
 		}
@@ -72,12 +72,12 @@ func (t *Stored) Each(ctx context.Context, dir string, f func(meta.Node) error) 
 }
 
 // Proof opens an upstream file that proves a mirror.
-func (t *Stored) Proof(ctx context.Context, _ string, f repo.File) (io.ReadCloser, error) {
+func (t *Stored) Proof(ctx context.Context, _ meta.MirrorName, f repo.File) (io.ReadCloser, error) {
 	return t.blob(ctx, f.SHA256)
 }
 
 // HasProof reports whether an upstream file is stored.
-func (t *Stored) HasProof(ctx context.Context, _ string, d cas.Digest) bool {
+func (t *Stored) HasProof(ctx context.Context, _ meta.MirrorName, d cas.Digest) bool {
 	_, err := t.Blobs.Stat(ctx, d)
 	return !errors.Is(err, cas.ErrNotFound)
 }
@@ -101,7 +101,7 @@ func (t *Stored) Key(ctx context.Context) ([]byte, error) {
 
 // Certificates reads the certificates that verified the roots of a mirror, or returns nil
 // if the freeze has none.
-func (t *Stored) Certificates(ctx context.Context, mirror string) ([]byte, error) {
+func (t *Stored) Certificates(ctx context.Context, mirror meta.MirrorName) ([]byte, error) {
 	for _, m := range t.Frozen.Mirrors {
 		if m.Mirror == mirror && !m.Certificates.IsZero() {
 			return cas.ReadAll(ctx, t.Blobs, m.Certificates, freeze.MaxCertificates)
@@ -112,7 +112,7 @@ func (t *Stored) Certificates(ctx context.Context, mirror string) ([]byte, error
 
 // Package returns the size of a package file of a whole mirror, and a reader that opens
 // it at the first read, so that an unread file costs nothing. cas.ErrNotFound.
-func (t *Stored) Package(ctx context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
+func (t *Stored) Package(ctx context.Context, mirror meta.MirrorName, f repo.File) (int64, io.ReadCloser, error) {
 	if f.SHA256.IsZero() {
 		var err error
 		if f.SHA256, err = t.bySHA512(ctx, mirror, f); err != nil {
@@ -130,9 +130,9 @@ func (t *Stored) Package(ctx context.Context, mirror string, f repo.File) (int64
 }
 
 // bySHA512 returns the blob of a package file that is listed only by SHA-512.
-func (t *Stored) bySHA512(ctx context.Context, mirror string, f repo.File) (cas.Digest, error) {
+func (t *Stored) bySHA512(ctx context.Context, mirror meta.MirrorName, f repo.File) (cas.Digest, error) {
 	if t.Frozen != nil { // an imported freeze has a node for each file
-		n, err := t.Files.TreeFile(ctx, t.Frozen.Name, mirror+"/"+f.Path)
+		n, err := t.Files.TreeFile(ctx, t.Frozen.Name, string(mirror)+"/"+f.Path)
 		if err == nil || !errors.Is(err, meta.ErrNotFound) {
 			return n.Digest, err
 		}
@@ -175,7 +175,7 @@ type Held struct{ Stored }
 
 // Package is Stored.Package, but for a file that is not stored it returns the
 // listed size and no reader.
-func (t *Held) Package(ctx context.Context, mirror string, f repo.File) (int64, io.ReadCloser, error) {
+func (t *Held) Package(ctx context.Context, mirror meta.MirrorName, f repo.File) (int64, io.ReadCloser, error) {
 	size, r, err := t.Stored.Package(ctx, mirror, f)
 	if errors.Is(err, cas.ErrNotFound) {
 		return f.Size, nil, nil

@@ -24,12 +24,12 @@ func ask[T any](ctx context.Context, s *Store, f func(*txn) (T, error)) (out T, 
 }
 
 // Mirrors implements meta.Snapshots.
-func (s *Store) Mirrors(ctx context.Context) ([]string, error) {
-	return ask(ctx, s, func(tx *txn) ([]string, error) { return tx.Mirrors(), nil })
+func (s *Store) Mirrors(ctx context.Context) ([]meta.MirrorName, error) {
+	return ask(ctx, s, func(tx *txn) ([]meta.MirrorName, error) { return tx.Mirrors(), nil })
 }
 
 // MirrorStates implements meta.Snapshots.
-func (s *Store) MirrorStates(ctx context.Context, mirrors []string) ([]meta.MirrorState, error) {
+func (s *Store) MirrorStates(ctx context.Context, mirrors []meta.MirrorName) ([]meta.MirrorState, error) {
 	return ask(ctx, s, func(tx *txn) ([]meta.MirrorState, error) {
 		out := make([]meta.MirrorState, 0, len(mirrors))
 		for _, m := range mirrors {
@@ -48,22 +48,22 @@ func (s *Store) MirrorStates(ctx context.Context, mirrors []string) ([]meta.Mirr
 }
 
 // Snapshot implements meta.Snapshots.
-func (s *Store) Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (s *Store) Snapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) { return tx.Snapshot(mirror, at) })
 }
 
 // SnapshotAt implements meta.Snapshots.
-func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (s *Store) SnapshotAt(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) { return tx.At(mirror, at) })
 }
 
 // Latest implements meta.Snapshots.
-func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, error) {
+func (s *Store) Latest(ctx context.Context, mirror meta.MirrorName) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) { return tx.Latest(mirror) })
 }
 
 // NextSnapshot implements meta.Snapshots.
-func (s *Store) NextSnapshot(ctx context.Context, mirror string, after time.Time) (*meta.Snapshot, error) {
+func (s *Store) NextSnapshot(ctx context.Context, mirror meta.MirrorName, after time.Time) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(tx *txn) (*meta.Snapshot, error) {
 		next, err := tx.Next(mirror, after)
 		if err == nil && next == nil {
@@ -74,17 +74,17 @@ func (s *Store) NextSnapshot(ctx context.Context, mirror string, after time.Time
 }
 
 // SnapshotsBefore implements meta.Snapshots.
-func (s *Store) SnapshotsBefore(ctx context.Context, mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
+func (s *Store) SnapshotsBefore(ctx context.Context, mirror meta.MirrorName, before time.Time, limit int) ([]*meta.Snapshot, error) {
 	return ask(ctx, s, func(tx *txn) ([]*meta.Snapshot, error) { return tx.Snapshots(mirror, before, limit) })
 }
 
 // RemovedTimestamps implements meta.Snapshots.
-func (s *Store) RemovedTimestamps(ctx context.Context, mirror string) ([]time.Time, error) {
+func (s *Store) RemovedTimestamps(ctx context.Context, mirror meta.MirrorName) ([]time.Time, error) {
 	return ask(ctx, s, func(tx *txn) ([]time.Time, error) { return tx.Gone(mirror), nil })
 }
 
 // Generation implements meta.Snapshots.
-func (s *Store) Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
+func (s *Store) Generation(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
 	return ask(ctx, s, func(tx *txn) (*meta.Generation, error) { return tx.Generation(mirror, suite, gen) })
 }
 
@@ -104,11 +104,11 @@ func (s *Store) Generations(ctx context.Context, snap *meta.Snapshot) ([]*meta.G
 }
 
 // LastCheck implements meta.Snapshots.
-func (s *Store) LastCheck(ctx context.Context, mirror string) (meta.Check, error) {
+func (s *Store) LastCheck(ctx context.Context, mirror meta.MirrorName) (meta.Check, error) {
 	return ask(ctx, s, func(tx *txn) (meta.Check, error) { return tx.lastCheck(mirror) })
 }
 
-func (t *txn) lastCheck(mirror string) (c meta.Check, err error) {
+func (t *txn) lastCheck(mirror meta.MirrorName) (c meta.Check, err error) {
 	if err := getJSON(t.b("check"), []byte(mirror), &c); err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return c, fmt.Errorf("last check of mirror %s: %w", mirror, err)
 	}
@@ -128,7 +128,7 @@ func (s *Store) PackageAt(ctx context.Context, snap *meta.Snapshot, path string)
 }
 
 // PackageNewest implements meta.Files.
-func (s *Store) PackageNewest(ctx context.Context, mirror, path string) (hit meta.PathHit, since *meta.Generation, err error) {
+func (s *Store) PackageNewest(ctx context.Context, mirror meta.MirrorName, path string) (hit meta.PathHit, since *meta.Generation, err error) {
 	err = s.view(ctx, func(tx *txn) (err error) {
 		hit, since, err = tx.PathNewest(mirror, path)
 		return err
@@ -146,12 +146,12 @@ func (s *Store) PackageDir(ctx context.Context, snap *meta.Snapshot, dir string,
 }
 
 // Listed implements meta.Files.
-func (s *Store) Listed(ctx context.Context, mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
+func (s *Store) Listed(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
 	return ask(ctx, s, func(tx *txn) (meta.Listing, error) { return tx.Listed(mirror, suite, d) })
 }
 
 // ListedSince implements meta.Files.
-func (s *Store) ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error) {
+func (s *Store) ListedSince(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error) {
 	return ask(ctx, s, func(tx *txn) (time.Time, error) {
 		since, ok := tx.ListedSince(mirror, suite, path, d)
 		if !ok {
@@ -181,7 +181,7 @@ func (s *Store) KnownNames(ctx context.Context, names []string) (map[string]bool
 		out := map[string]bool{}
 		mirrors := tx.Mirrors()
 		for _, name := range names {
-			out[name] = slices.ContainsFunc(mirrors, func(m string) bool {
+			out[name] = slices.ContainsFunc(mirrors, func(m meta.MirrorName) bool {
 				first := ""
 				tx.Names(m, name, func(found string) bool { first = found; return false })
 				return first == name && name != ""

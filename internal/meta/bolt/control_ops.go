@@ -41,16 +41,16 @@ func (t *txn) rule(now time.Time) (*retention.Rule, error) {
 }
 
 // Pin implements meta.Keeper.
-func (s *Store) Pin(ctx context.Context, mirror string, at, until time.Time) (*meta.Snapshot, error) {
+func (s *Store) Pin(ctx context.Context, mirror meta.MirrorName, at, until time.Time) (*meta.Snapshot, error) {
 	return s.repin(ctx, mirror, at, &until)
 }
 
 // Unpin implements meta.Keeper.
-func (s *Store) Unpin(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (s *Store) Unpin(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	return s.repin(ctx, mirror, at, nil)
 }
 
-func (s *Store) repin(ctx context.Context, mirror string, at time.Time, until *time.Time) (snap *meta.Snapshot, err error) {
+func (s *Store) repin(ctx context.Context, mirror meta.MirrorName, at time.Time, until *time.Time) (snap *meta.Snapshot, err error) {
 	err = s.update(ctx, "pin", func(tx *txn) (err error) {
 		snap, err = tx.repin(mirror, at, until)
 		return err
@@ -59,7 +59,7 @@ func (s *Store) repin(ctx context.Context, mirror string, at time.Time, until *t
 }
 
 // RemoveSnapshot implements meta.Keeper.
-func (s *Store) RemoveSnapshot(ctx context.Context, mirror string, at time.Time, keepNewest bool, now time.Time) error {
+func (s *Store) RemoveSnapshot(ctx context.Context, mirror meta.MirrorName, at time.Time, keepNewest bool, now time.Time) error {
 	return s.update(ctx, "rm", func(tx *txn) error {
 		snap, err := tx.Snapshot(mirror, at)
 		if err != nil {

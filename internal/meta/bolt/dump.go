@@ -38,7 +38,7 @@ func (s *Store) Dump(ctx context.Context, f func(*meta.Row) error) error {
 }
 
 type suiteName struct {
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 }
 
@@ -55,7 +55,7 @@ type dump struct {
 // end.
 type stanzaRun struct {
 	first, end uint64
-	mirror     string
+	mirror     meta.MirrorName
 	base       uint64 // subtracted from a number to get the number within the mirror
 }
 
@@ -94,7 +94,7 @@ func (d *dump) suite(id uint32) (suiteName, error) {
 	if !ok {
 		return suiteName{}, fmt.Errorf("%w: suite %d has no name", meta.ErrCorrupt, id)
 	}
-	s := suiteName{mirror, repo.SuiteName(suite)}
+	s := suiteName{meta.MirrorName(mirror), repo.SuiteName(suite)}
 	d.suites[id] = s
 	return s, nil
 }
@@ -112,7 +112,7 @@ func (d *dump) notes() error {
 func (d *dump) names() error {
 	return d.each("names", nil, func(k, v []byte) error {
 		parts := strings.SplitN(string(v), "\x00", 3)
-		r := &meta.Row{Table: meta.RowMirror, Mirror: parts[0]}
+		r := &meta.Row{Table: meta.RowMirror, Mirror: meta.MirrorName(parts[0])}
 		if len(parts) > 1 {
 			r.Table, r.Suite = meta.RowSuite, repo.SuiteName(parts[1])
 		}
@@ -133,7 +133,7 @@ func (d *dump) snapshots() error {
 			if len(at) != 8 {
 				return malformed(b.bucket, k)
 			}
-			r := &meta.Row{Table: b.table, Mirror: mirror, At: int64(be64(at))}
+			r := &meta.Row{Table: b.table, Mirror: meta.MirrorName(mirror), At: int64(be64(at))}
 			if b.table == meta.RowSnapshot {
 				r.Doc = v
 			}
@@ -144,7 +144,7 @@ func (d *dump) snapshots() error {
 		}
 	}
 	return d.each("check", nil, func(k, v []byte) error {
-		return d.f(&meta.Row{Table: meta.RowCheck, Mirror: string(k), Doc: v})
+		return d.f(&meta.Row{Table: meta.RowCheck, Mirror: meta.MirrorName(string(k)), Doc: v})
 	})
 }
 
@@ -181,7 +181,7 @@ func (d *dump) generations() error {
 			return d.f(r)
 		}
 		mirror, at := split2(k[9:])
-		if mirror != r.Mirror || len(at) != 8 {
+		if meta.MirrorName(mirror) != r.Mirror || len(at) != 8 {
 			return malformed("genref", k)
 		}
 		r.At = int64(be64(at))
@@ -223,19 +223,19 @@ func (d *dump) blocks(from, to uint64, f func(first, fact, end uint64, block []b
 
 // stanzas dumps facts and blocks, mirror by mirror.
 func (d *dump) stanzas() error {
-	base := map[string]uint64{}
+	base := map[meta.MirrorName]uint64{}
 	err := d.blocks(0, math.MaxUint64, func(first, fact, end uint64, _ []byte) error {
 		mirror, err := d.t.MirrorOf(meta.PID(fact))
 		if err != nil {
 			return err
 		}
-		if _, ok := base[mirror]; !ok {
-			base[mirror] = first - 1
+		if _, ok := base[meta.MirrorName(mirror)]; !ok {
+			base[meta.MirrorName(mirror)] = first - 1
 		}
-		if n := len(d.runs); n > 0 && d.runs[n-1].mirror == mirror {
+		if n := len(d.runs); n > 0 && d.runs[n-1].mirror == meta.MirrorName(mirror) {
 			d.runs[n-1].end = end
 		} else {
-			d.runs = append(d.runs, stanzaRun{first, end, mirror, base[mirror]})
+			d.runs = append(d.runs, stanzaRun{first, end, meta.MirrorName(mirror), base[meta.MirrorName(mirror)]})
 		}
 		return nil
 	})
@@ -243,7 +243,7 @@ func (d *dump) stanzas() error {
 		return err
 	}
 	sorted := slices.Clone(d.runs)
-	slices.SortStableFunc(sorted, func(a, b stanzaRun) int { return strings.Compare(a.mirror, b.mirror) })
+	slices.SortStableFunc(sorted, func(a, b stanzaRun) int { return strings.Compare(string(a.mirror), string(b.mirror)) })
 	for _, run := range sorted {
 		err := d.blocks(run.first, run.end, func(first, _, end uint64, block []byte) error {
 			left := int64(0)
@@ -410,7 +410,7 @@ func (d *dump) recordings() error {
 		if n < 0 || rest[n] != 0 {
 			return malformed("rentry", k)
 		}
-		return d.f(&meta.Row{Table: meta.RowFetch, Name: name, Mirror: mirror, Path: string(rest[:n]), Digest: cas.Digest(rest[n+1:]), Doc: v})
+		return d.f(&meta.Row{Table: meta.RowFetch, Name: name, Mirror: meta.MirrorName(mirror), Path: string(rest[:n]), Digest: cas.Digest(rest[n+1:]), Doc: v})
 	})
 }
 

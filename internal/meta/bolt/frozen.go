@@ -379,7 +379,7 @@ func (t *txn) pinGens(r *meta.Recording, f func(key) error) error {
 }
 
 func entryKey(name string, e *meta.RecordEntry) key {
-	return key(nil).str(name).str(e.Mirror).str(e.Path).raw(e.SHA256[:])
+	return key(nil).str(name).str(string(e.Mirror)).str(e.Path).raw(e.SHA256[:])
 }
 
 // NoteFetch adds one fetch to a recording. ErrNotFound if the recording does not exist.
@@ -472,13 +472,13 @@ func (t *txn) RemoveRecording(name string) error {
 }
 
 // repin sets the pin of a snapshot, or removes it if until is nil.
-func (t *txn) repin(mirror string, at time.Time, until *time.Time) (*meta.Snapshot, error) {
+func (t *txn) repin(mirror meta.MirrorName, at time.Time, until *time.Time) (*meta.Snapshot, error) {
 	s, err := t.Snapshot(mirror, at)
 	if err != nil {
 		return nil, err
 	}
 	s.Pinned = until
-	return s, putJSON(t.b("snapshot"), key(nil).str(mirror).at(at), s)
+	return s, putJSON(t.b("snapshot"), key(nil).str(string(mirror)).at(at), s)
 }
 
 // setCorrupt marks a blob as corrupt; reading it fails until clearCorrupt.

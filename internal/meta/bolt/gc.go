@@ -18,12 +18,12 @@ import (
 // RemoveSnapshot unpublishes a snapshot. It leaves a mark, so that requests for the
 // snapshot are answered with "removed". The next collection deletes what only the
 // snapshot referred to.
-func (t *txn) RemoveSnapshot(mirror string, at time.Time) error {
+func (t *txn) RemoveSnapshot(mirror meta.MirrorName, at time.Time) error {
 	s, err := t.Snapshot(mirror, at)
 	if err != nil {
 		return err
 	}
-	k := key(nil).str(mirror).at(at)
+	k := key(nil).str(string(mirror)).at(at)
 	for _, e := range s.Suites {
 		id, ok := t.SuiteID(mirror, e.Suite)
 		if !ok {
@@ -236,7 +236,7 @@ func (t *txn) Listings(d cas.Digest) []meta.ListedIn {
 		suite := be32(k)
 		if v := listed.Get(key(nil).u32(suite).raw(d[:])); v != nil {
 			mirror, name, _ := strings.Cut(string(t.b("names").Get(key(nil).u32(suite))), "\x00")
-			out = append(out, meta.ListedIn{Mirror: mirror, Suite: repo.SuiteName(name), Listing: decodeListing(v)})
+			out = append(out, meta.ListedIn{Mirror: meta.MirrorName(mirror), Suite: repo.SuiteName(name), Listing: decodeListing(v)})
 		}
 		k, _ = c.Seek(key(nil).u32(suite + 1))
 	}

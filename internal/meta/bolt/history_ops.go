@@ -87,19 +87,19 @@ func (s *Store) UnusablePackages(ctx context.Context, snap *meta.Snapshot, after
 }
 
 // FactsByName implements meta.History.
-func (s *Store) FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
+func (s *Store) FactsByName(ctx context.Context, mirror meta.MirrorName, names []string) ([][]*meta.Fact, error) {
 	return ask(ctx, s, func(tx *txn) ([][]*meta.Fact, error) {
 		return answers(names, func(name string) ([]*meta.Fact, error) { return tx.ByName(mirror, name) })
 	})
 }
 
 // SourceNames implements meta.History.
-func (s *Store) SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error) {
+func (s *Store) SourceNames(ctx context.Context, mirror meta.MirrorName, after string, limit int) ([]string, error) {
 	return ask(ctx, s, func(tx *txn) ([]string, error) { return tx.SourceNames(mirror, after, limit), nil })
 }
 
 // PackageNames implements meta.History.
-func (s *Store) PackageNames(ctx context.Context, mirror, prefix, after string, limit int) ([]string, error) {
+func (s *Store) PackageNames(ctx context.Context, mirror meta.MirrorName, prefix, after string, limit int) ([]string, error) {
 	return ask(ctx, s, func(tx *txn) (names []string, _ error) {
 		tx.Names(mirror, max(prefix, after), func(name string) bool {
 			if !strings.HasPrefix(name, prefix) || len(names) == limit {
@@ -115,7 +115,7 @@ func (s *Store) PackageNames(ctx context.Context, mirror, prefix, after string, 
 }
 
 // FactsBySource implements meta.History.
-func (s *Store) FactsBySource(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
+func (s *Store) FactsBySource(ctx context.Context, mirror meta.MirrorName, names []string) ([][]*meta.Fact, error) {
 	return ask(ctx, s, func(tx *txn) ([][]*meta.Fact, error) {
 		return answers(names, func(name string) ([]*meta.Fact, error) { return tx.BySource(mirror, name) })
 	})
@@ -129,7 +129,7 @@ func (s *Store) Presences(ctx context.Context, stanzas []meta.PID) ([][]meta.Pre
 }
 
 // FactsByStanza implements meta.History.
-func (s *Store) FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error) {
+func (s *Store) FactsByStanza(ctx context.Context, mirror meta.MirrorName, keys []meta.StanzaKey) ([]*meta.Fact, error) {
 	return ask(ctx, s, func(tx *txn) ([]*meta.Fact, error) {
 		named := map[string][]*meta.Fact{}
 		return answers(keys, func(k meta.StanzaKey) (*meta.Fact, error) {
@@ -159,7 +159,7 @@ func (s *Store) OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.Ow
 			}
 			return answers(facts, func(f *meta.Fact) (meta.OwnedFact, error) {
 				mirror, err := tx.MirrorOf(f.PID)
-				return meta.OwnedFact{Fact: f, Mirror: mirror}, err
+				return meta.OwnedFact{Fact: f, Mirror: meta.MirrorName(mirror)}, err
 			})
 		})
 	})
@@ -169,7 +169,7 @@ func (s *Store) OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.Ow
 const snapshotPage = 200
 
 // NewestWith implements meta.History.
-func (s *Store) NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error) {
+func (s *Store) NewestWith(ctx context.Context, mirror meta.MirrorName, stanzas [][]meta.PID) ([]*meta.Snapshot, error) {
 	presences, err := ask(ctx, s, func(tx *txn) ([]meta.Version, error) {
 		return answers(stanzas, func(pids []meta.PID) (v meta.Version, err error) {
 			for _, pid := range pids {
@@ -241,7 +241,7 @@ func (s *Store) Stanzas(ctx context.Context, pids []meta.PID) ([][]byte, error) 
 }
 
 // Differences implements meta.History.
-func (s *Store) Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
+func (s *Store) Differences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
 	return ask(ctx, s, func(tx *txn) ([]meta.Difference, error) {
 		changes, err := tx.Changes(mirror, suite, from, to)
 		if err != nil {
@@ -255,12 +255,12 @@ func (s *Store) Differences(ctx context.Context, mirror string, suite repo.Suite
 }
 
 // CountDifferences implements meta.History.
-func (s *Store) CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error) {
+func (s *Store) CountDifferences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32, limit int) (int, error) {
 	return ask(ctx, s, func(tx *txn) (int, error) { return tx.countChanges(mirror, suite, from, to, limit) })
 }
 
 // Versions implements meta.History.
-func (s *Store) Versions(ctx context.Context, mirror string, names []string) ([][]meta.Version, error) {
+func (s *Store) Versions(ctx context.Context, mirror meta.MirrorName, names []string) ([][]meta.Version, error) {
 	return ask(ctx, s, func(tx *txn) ([][]meta.Version, error) {
 		return answers(names, func(name string) ([]meta.Version, error) {
 			facts, err := tx.ByName(mirror, name)

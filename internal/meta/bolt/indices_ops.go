@@ -14,7 +14,7 @@ import (
 )
 
 // GenerationHeld implements meta.Indices.
-func (s *Store) GenerationHeld(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, now time.Time) (bool, error) {
+func (s *Store) GenerationHeld(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32, now time.Time) (bool, error) {
 	return ask(ctx, s, func(tx *txn) (bool, error) {
 		id, ok := tx.SuiteID(mirror, suite)
 		if !ok {
@@ -61,7 +61,7 @@ func (s *Store) CompactIndex(ctx context.Context, c *meta.CompactIndex, now time
 }
 
 // KeepIndex implements meta.Indices.
-func (s *Store) KeepIndex(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, index string) (bool, error) {
+func (s *Store) KeepIndex(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32, index string) (bool, error) {
 	return s.changeIndex(ctx, "keep index", mirror, suite, gen, func(_ *txn, _ meta.SuiteID, g *meta.Generation) (added, dropped []cas.Digest, done bool, err error) {
 		added, dropped, done = g.Keep(index)
 		return added, dropped, done, nil
@@ -69,7 +69,7 @@ func (s *Store) KeepIndex(ctx context.Context, mirror string, suite repo.SuiteNa
 }
 
 // changeIndex stores a generation that f has changed, with its references.
-func (s *Store) changeIndex(ctx context.Context, what, mirror string, suite repo.SuiteName, gen uint32,
+func (s *Store) changeIndex(ctx context.Context, what string, mirror meta.MirrorName, suite repo.SuiteName, gen uint32,
 	f func(*txn, meta.SuiteID, *meta.Generation) (added, dropped []cas.Digest, done bool, err error),
 ) (done bool, err error) {
 	err = s.update(ctx, what, func(tx *txn) error {

@@ -17,7 +17,7 @@ func (s *Store) Load(ctx context.Context, from meta.Dumper) error {
 	if err := s.update(ctx, "load begin", (*txn).clearDumped); err != nil {
 		return err
 	}
-	l := &loader{s: s, base: map[string]uint64{}}
+	l := &loader{s: s, base: map[meta.MirrorName]uint64{}}
 	err := from.Dump(ctx, func(r *meta.Row) error {
 		l.number(r)
 		l.rows = append(l.rows, r.Clone())
@@ -79,7 +79,7 @@ type loader struct {
 	size int
 	// base is added to the numbers of a mirror's stanzas: here all mirrors share one
 	// sequence of numbers. end is the highest number.
-	base map[string]uint64
+	base map[meta.MirrorName]uint64
 	end  uint64
 }
 
@@ -128,15 +128,15 @@ func (l *loader) put(t *txn, r *meta.Row) error {
 		_, err := t.makeSuiteID(r.Mirror, r.Suite)
 		return err
 	case meta.RowIndex:
-		n, _, err := t.id(r.Mirror+"\x00"+string(r.Suite)+"\x00"+r.Index, true)
+		n, _, err := t.id(string(r.Mirror)+"\x00"+string(r.Suite)+"\x00"+r.Index, true)
 		if err != nil || !r.Dirty {
 			return err
 		}
 		return t.b("dirty").Put(key(nil).u32(n), nil)
 	case meta.RowSnapshot:
-		return t.b("snapshot").Put(key(nil).str(r.Mirror).u64(uint64(r.At)), r.Doc)
+		return t.b("snapshot").Put(key(nil).str(string(r.Mirror)).u64(uint64(r.At)), r.Doc)
 	case meta.RowRemoved:
-		return t.b("gone").Put(key(nil).str(r.Mirror).u64(uint64(r.At)), []byte{1})
+		return t.b("gone").Put(key(nil).str(string(r.Mirror)).u64(uint64(r.At)), []byte{1})
 	case meta.RowCheck:
 		return t.b("check").Put([]byte(r.Mirror), r.Doc)
 	case meta.RowGeneration, meta.RowGenRef, meta.RowGenCandidate, meta.RowListed, meta.RowPath:
@@ -230,7 +230,7 @@ func (l *loader) putOfSuite(t *txn, r *meta.Row) error {
 	case meta.RowGenRef:
 		owner := r.Name
 		if r.Kind == meta.OwnerSnapshot {
-			owner = string(key(nil).str(r.Mirror).u64(uint64(r.At)))
+			owner = string(key(nil).str(string(r.Mirror)).u64(uint64(r.At)))
 		}
 		return t.b("genref").Put(genRef(sid, r.Gen, r.Kind, owner), nil)
 	case meta.RowGenCandidate:
@@ -267,7 +267,7 @@ func (l *loader) putSpan(t *txn, r *meta.Row) error {
 	if err != nil {
 		return err
 	}
-	n, _, err := t.id(r.Mirror+"\x00"+string(r.Suite)+"\x00"+r.Index, true)
+	n, _, err := t.id(string(r.Mirror)+"\x00"+string(r.Suite)+"\x00"+r.Index, true)
 	if err != nil {
 		return err
 	}

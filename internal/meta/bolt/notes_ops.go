@@ -75,7 +75,7 @@ func (s *Store) Aliases(ctx context.Context, algo byte, others [][]byte) ([]cas.
 }
 
 // AlternateBases is meta.Notes.AlternateBases.
-func (s *Store) AlternateBases(ctx context.Context, mirror string) (urls []string, err error) {
+func (s *Store) AlternateBases(ctx context.Context, mirror meta.MirrorName) (urls []string, err error) {
 	err = s.view(ctx, func(tx *txn) error {
 		urls = nil
 		snap, err := tx.Latest(mirror)
@@ -97,7 +97,7 @@ func (s *Store) AlternateBases(ctx context.Context, mirror string) (urls []strin
 }
 
 // EarlierAlternateBases is meta.Notes.EarlierAlternateBases.
-func (s *Store) EarlierAlternateBases(ctx context.Context, mirror string, known []string, limit int) ([]string, error) {
+func (s *Store) EarlierAlternateBases(ctx context.Context, mirror meta.MirrorName, known []string, limit int) ([]string, error) {
 	return meta.EarlierAlternateBases(known, limit, func(before time.Time, n int, unread func([]*meta.Snapshot) []meta.SnapshotSuite) (snaps []*meta.Snapshot, gens []*meta.Generation, err error) {
 		err = s.view(ctx, func(tx *txn) (err error) {
 			gens = nil

@@ -15,7 +15,7 @@ import (
 )
 
 type indexInfo struct {
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 	sid    meta.SuiteID
 	name   string
@@ -78,7 +78,7 @@ func (t *txn) presentAt(s *meta.Snapshot, pid meta.PID) (bool, error) {
 
 // Names calls f for each package name of a mirror's history, in byte order
 // from the name `from`, until f returns false.
-func (t *txn) Names(mirror, from string, f func(name string) bool) {
+func (t *txn) Names(mirror meta.MirrorName, from string, f func(name string) bool) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
 		return
@@ -98,7 +98,7 @@ func (t *txn) Names(mirror, from string, f func(name string) bool) {
 }
 
 // ByName lists all stanzas that a mirror ever had with a package name.
-func (t *txn) ByName(mirror, name string) ([]*meta.Fact, error) {
+func (t *txn) ByName(mirror meta.MirrorName, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok || name == "" || strings.Contains(name, "\x00") { // which ends names in keys
 		return nil, nil
@@ -145,7 +145,7 @@ func (t *txn) namedAt(s *meta.Snapshot, name string) (out []meta.Entry, err erro
 
 // BySource lists all stanzas that a mirror ever had of a source package and of what was
 // built from it.
-func (t *txn) BySource(mirror, name string) ([]*meta.Fact, error) {
+func (t *txn) BySource(mirror meta.MirrorName, name string) ([]*meta.Fact, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok || name == "" || strings.Contains(name, "\x00") { // which ends names in keys
 		return nil, nil
@@ -169,7 +169,7 @@ func (t *txn) checkSource(f *meta.Fact, report func(format string, args ...any))
 	if err != nil {
 		return // reported already
 	}
-	mid, _, _ := t.mirrorID(mirror, false)
+	mid, _, _ := t.mirrorID(meta.MirrorName(mirror), false)
 	sk := sourceKey(mid, &f.Record)
 	if sk == nil {
 		return
@@ -181,7 +181,7 @@ func (t *txn) checkSource(f *meta.Fact, report func(format string, args ...any))
 }
 
 // SourceNames lists the names in the look-up by source package that follow one.
-func (t *txn) SourceNames(mirror, after string, limit int) (names []string) {
+func (t *txn) SourceNames(mirror meta.MirrorName, after string, limit int) (names []string) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
 		return nil
@@ -220,12 +220,12 @@ func (t *txn) ByDigest(d cas.Digest) ([]*meta.Fact, error) {
 func (t *txn) MirrorOf(pid meta.PID) (string, error) {
 	for _, sp := range t.Spans(pid) {
 		info, err := t.index(sp.Index)
-		return info.mirror, err
+		return string(info.mirror), err
 	}
 	return "", fmt.Errorf("%w: package %d is present nowhere", meta.ErrCorrupt, pid)
 }
 
-func (t *txn) byPath(mirror, path string) ([]meta.PathHit, error) {
+func (t *txn) byPath(mirror meta.MirrorName, path string) ([]meta.PathHit, error) {
 	mid, ok, _ := t.mirrorID(mirror, false)
 	if !ok {
 		return nil, nil
@@ -324,7 +324,7 @@ func (l *clashes) below(prefix []byte, but meta.PathDigest) (*meta.PathHit, erro
 
 // PathNewest finds a package file by its path in the newest snapshot that contained it,
 // and the generation since which the path has had this content. ErrNotFound.
-func (t *txn) PathNewest(mirror, path string) (h meta.PathHit, since *meta.Generation, err error) {
+func (t *txn) PathNewest(mirror meta.MirrorName, path string) (h meta.PathHit, since *meta.Generation, err error) {
 	hits, err := t.byPath(mirror, path)
 	if err != nil {
 		return meta.PathHit{}, nil, err
@@ -492,7 +492,7 @@ func (t *txn) entries(s *meta.Snapshot, prefix, after []byte, limit int) (out []
 }
 
 // countChanges counts, up to a limit, what began or ended between two generations.
-func (t *txn) countChanges(mirror string, suite repo.SuiteName, from, to uint32, limit int) (n int, err error) {
+func (t *txn) countChanges(mirror meta.MirrorName, suite repo.SuiteName, from, to uint32, limit int) (n int, err error) {
 	sid, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return 0, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
@@ -510,7 +510,7 @@ func (t *txn) countChanges(mirror string, suite repo.SuiteName, from, to uint32,
 // Changes lists what differs between two generations of a suite, at a cost proportional
 // to the difference. ok is false if one of them is the beginning of history, in which
 // case everything is listed instead.
-func (t *txn) Changes(mirror string, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
+func (t *txn) Changes(mirror meta.MirrorName, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
 	sid, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)

@@ -154,7 +154,7 @@ func (t *txn) rebuildSnapshots(_ context.Context, r meta.Repairs) (int, error) {
 	for _, v := range want {
 		var s meta.Snapshot
 		if json.Unmarshal(v, &s) == nil {
-			types[s.Mirror] = s.Type
+			types[string(s.Mirror)] = s.Type
 		}
 	}
 	lost := map[string]*meta.Snapshot{}
@@ -170,7 +170,7 @@ func (t *txn) rebuildSnapshots(_ context.Context, r meta.Repairs) (int, error) {
 		}
 		s := lost[owner]
 		if s == nil {
-			s = &meta.Snapshot{Mirror: name, Type: types[name], Timestamp: unix([]byte(owner)[len(name)+1:])}
+			s = &meta.Snapshot{Mirror: meta.MirrorName(name), Type: types[name], Timestamp: unix([]byte(owner)[len(name)+1:])}
 			lost[owner] = s
 		}
 		s.Suites = append(s.Suites, meta.SnapshotSuite{Suite: repo.SuiteName(suite), Gen: be32(k[4:]), Date: g.Date})

@@ -31,7 +31,7 @@ func (t *txn) rebuildNames(context.Context, meta.Repairs) (int, error) {
 		if err != nil {
 			return err
 		}
-		mid, _, err := t.mirrorID(mirror, false)
+		mid, _, err := t.mirrorID(meta.MirrorName(mirror), false)
 		if err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ func (t *txn) rebuildGenRefs(context.Context, meta.Repairs) (int, error) {
 		return 0, err
 	}
 	want := contents{}
-	add := func(mirror string, suite repo.SuiteName, gen uint32, kind byte, owner string) error {
+	add := func(mirror meta.MirrorName, suite repo.SuiteName, gen uint32, kind byte, owner string) error {
 		id, ok := t.SuiteID(mirror, suite)
 		if !ok {
 			return fmt.Errorf("%w: suite %s of %s has no number", meta.ErrCorrupt, suite, mirror)

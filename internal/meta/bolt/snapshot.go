@@ -13,52 +13,52 @@ import (
 )
 
 // SuiteID returns the number of a mirror's suite.
-func (t *txn) SuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, bool) {
-	n, ok, _ := t.id(mirror+"\x00"+string(suite), false)
+func (t *txn) SuiteID(mirror meta.MirrorName, suite repo.SuiteName) (meta.SuiteID, bool) {
+	n, ok, _ := t.id(string(mirror)+"\x00"+string(suite), false)
 	return meta.SuiteID(n), ok
 }
 
-func (t *txn) makeSuiteID(mirror string, suite repo.SuiteName) (meta.SuiteID, error) {
-	n, _, err := t.id(mirror+"\x00"+string(suite), true)
+func (t *txn) makeSuiteID(mirror meta.MirrorName, suite repo.SuiteName) (meta.SuiteID, error) {
+	n, _, err := t.id(string(mirror)+"\x00"+string(suite), true)
 	return meta.SuiteID(n), err
 }
 
 // IndexName returns the index that an IndexID identifies.
-func (t *txn) IndexName(id meta.IndexID) (mirror string, suite repo.SuiteName, index string, err error) {
+func (t *txn) IndexName(id meta.IndexID) (mirror meta.MirrorName, suite repo.SuiteName, index string, err error) {
 	v := t.b("names").Get(key(nil).u32(uint32(id)))
 	parts := strings.SplitN(string(v), "\x00", 3)
 	if len(parts) != 3 {
 		return "", "", "", fmt.Errorf("%w: index %d has no name", meta.ErrCorrupt, id)
 	}
-	return parts[0], repo.SuiteName(parts[1]), parts[2], nil
+	return meta.MirrorName(parts[0]), repo.SuiteName(parts[1]), parts[2], nil
 }
 
 // IndexID returns the number of an index.
-func (t *txn) IndexID(mirror string, suite repo.SuiteName, index string) (meta.IndexID, bool) {
-	n, ok, _ := t.id(mirror+"\x00"+string(suite)+"\x00"+index, false)
+func (t *txn) IndexID(mirror meta.MirrorName, suite repo.SuiteName, index string) (meta.IndexID, bool) {
+	n, ok, _ := t.id(string(mirror)+"\x00"+string(suite)+"\x00"+index, false)
 	return meta.IndexID(n), ok
 }
 
-func (t *txn) mirrorID(mirror string, create bool) (uint32, bool, error) {
-	return t.id(mirror, create)
+func (t *txn) mirrorID(mirror meta.MirrorName, create bool) (uint32, bool, error) {
+	return t.id(string(mirror), create)
 }
 
 // Mirrors lists the mirrors that have snapshots, by name.
-func (t *txn) Mirrors() []string {
-	var out []string
+func (t *txn) Mirrors() []meta.MirrorName {
+	var out []meta.MirrorName
 	c := t.b("snapshot").Cursor()
 	for k, _ := c.First(); k != nil; {
 		name, _, _ := bytes.Cut(k, []byte{0})
-		out = append(out, string(name))
+		out = append(out, meta.MirrorName(name))
 		k, _ = c.Seek(append(clone(name), 1))
 	}
 	return out
 }
 
 // Snapshot looks up a snapshot by its exact timestamp. ErrGone, ErrNotFound.
-func (t *txn) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
+func (t *txn) Snapshot(mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	var s meta.Snapshot
-	k := key(nil).str(mirror).at(at)
+	k := key(nil).str(string(mirror)).at(at)
 	if err := getJSON(t.b("snapshot"), k, &s); err != nil {
 		if errors.Is(err, meta.ErrNotFound) && t.b("gone").Get(k) != nil {
 			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatTimestamp(at), meta.ErrGone)
@@ -69,7 +69,7 @@ func (t *txn) Snapshot(mirror string, at time.Time) (*meta.Snapshot, error) {
 }
 
 // Latest returns the newest snapshot of a mirror. ErrNotFound.
-func (t *txn) Latest(mirror string) (*meta.Snapshot, error) {
+func (t *txn) Latest(mirror meta.MirrorName) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, time.Unix(1<<40, 0))
 	if errors.Is(err, meta.ErrNotFound) {
 		return nil, fmt.Errorf("mirror %s has no snapshot: %w", mirror, err)
@@ -79,14 +79,14 @@ func (t *txn) Latest(mirror string) (*meta.Snapshot, error) {
 
 // At returns the newest snapshot at or before a timestamp. ErrGone if that snapshot was
 // removed, ErrNotFound if the mirror is younger.
-func (t *txn) At(mirror string, at time.Time) (*meta.Snapshot, error) {
+func (t *txn) At(mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	s, err := t.before(mirror, at)
 	if err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return nil, err
 	}
 	c := t.b("gone").Cursor()
-	prefix := key(nil).str(mirror)
-	if k, _ := seekLast(c, prefix, key(nil).str(mirror).at(at)); k != nil {
+	prefix := key(nil).str(string(mirror))
+	if k, _ := seekLast(c, prefix, key(nil).str(string(mirror)).at(at)); k != nil {
 		if g := unix(k[len(prefix):]); s == nil || g.After(s.Timestamp) {
 			return nil, fmt.Errorf("snapshot %s@%s: %w", mirror, meta.FormatTimestamp(g), meta.ErrGone)
 		}
@@ -97,9 +97,9 @@ func (t *txn) At(mirror string, at time.Time) (*meta.Snapshot, error) {
 	return s, nil
 }
 
-func (t *txn) before(mirror string, at time.Time) (*meta.Snapshot, error) {
+func (t *txn) before(mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	b := t.b("snapshot")
-	k, _ := seekLast(b.Cursor(), key(nil).str(mirror), key(nil).str(mirror).at(at))
+	k, _ := seekLast(b.Cursor(), key(nil).str(string(mirror)), key(nil).str(string(mirror)).at(at))
 	if k == nil {
 		return nil, meta.ErrNotFound
 	}
@@ -123,16 +123,16 @@ func seekLast(c cursor, prefix, k []byte) ([]byte, []byte) {
 
 // Snapshots lists at most limit (0: all) snapshots of a mirror that are older than before
 // (zero: all), newest first.
-func (t *txn) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
+func (t *txn) Snapshots(mirror meta.MirrorName, before time.Time, limit int) ([]*meta.Snapshot, error) {
 	b := t.b("snapshot")
 	c := b.Cursor()
-	prefix := key(nil).str(mirror)
+	prefix := key(nil).str(string(mirror))
 	at := time.Unix(1<<40, 0)
 	if !before.IsZero() {
 		at = before.Add(-time.Second)
 	}
 	var out []*meta.Snapshot
-	for k, _ := seekLast(c, prefix, key(nil).str(mirror).at(at)); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Prev() {
+	for k, _ := seekLast(c, prefix, key(nil).str(string(mirror)).at(at)); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Prev() {
 		var s meta.Snapshot
 		if err := getJSON(b, k, &s); err != nil {
 			return nil, err
@@ -146,10 +146,10 @@ func (t *txn) Snapshots(mirror string, before time.Time, limit int) ([]*meta.Sna
 }
 
 // Next returns the oldest snapshot after a timestamp, or nil.
-func (t *txn) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
+func (t *txn) Next(mirror meta.MirrorName, after time.Time) (*meta.Snapshot, error) {
 	b := t.b("snapshot")
-	prefix := key(nil).str(mirror)
-	k, _ := b.Cursor().Seek(key(nil).str(mirror).at(after.Add(time.Second)))
+	prefix := key(nil).str(string(mirror))
+	k, _ := b.Cursor().Seek(key(nil).str(string(mirror)).at(after.Add(time.Second)))
 	if k == nil || !bytes.HasPrefix(k, prefix) {
 		return nil, nil
 	}
@@ -158,9 +158,9 @@ func (t *txn) Next(mirror string, after time.Time) (*meta.Snapshot, error) {
 }
 
 // Gone lists the timestamps of a mirror's removed snapshots, oldest first.
-func (t *txn) Gone(mirror string) []time.Time {
+func (t *txn) Gone(mirror meta.MirrorName) []time.Time {
 	var out []time.Time
-	prefix := key(nil).str(mirror)
+	prefix := key(nil).str(string(mirror))
 	c := t.b("gone").Cursor()
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		out = append(out, unix(k[len(prefix):]))
@@ -169,7 +169,7 @@ func (t *txn) Gone(mirror string) []time.Time {
 }
 
 // Generation looks up a generation of a suite. ErrNotFound.
-func (t *txn) Generation(mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
+func (t *txn) Generation(mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
@@ -183,7 +183,7 @@ func (t *txn) Generation(mirror string, suite repo.SuiteName, gen uint32) (*meta
 
 // lastGeneration returns the newest generation of a suite, which the next one is compared
 // with. ErrNotFound.
-func (t *txn) lastGeneration(mirror string, suite repo.SuiteName) (*meta.Generation, error) {
+func (t *txn) lastGeneration(mirror meta.MirrorName, suite repo.SuiteName) (*meta.Generation, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return nil, fmt.Errorf("suite %s of %s: %w", suite, mirror, meta.ErrNotFound)
@@ -240,14 +240,14 @@ func (t *txn) Seal(s *meta.Sealing, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		if err := t.b("genref").Put(genRef(id, e.Gen, meta.OwnerSnapshot, string(key(nil).str(snap.Mirror).at(snap.Timestamp))), nil); err != nil {
+		if err := t.b("genref").Put(genRef(id, e.Gen, meta.OwnerSnapshot, string(key(nil).str(string(snap.Mirror)).at(snap.Timestamp))), nil); err != nil {
 			return err
 		}
 	}
 	if _, _, err := t.mirrorID(snap.Mirror, true); err != nil {
 		return err
 	}
-	if err := putJSON(t.b("snapshot"), key(nil).str(snap.Mirror).at(snap.Timestamp), snap); err != nil {
+	if err := putJSON(t.b("snapshot"), key(nil).str(string(snap.Mirror)).at(snap.Timestamp), snap); err != nil {
 		return err
 	}
 	return t.putEvent(meta.SnapshotEvent(snap, now))
@@ -383,7 +383,7 @@ func decodeListing(v []byte) meta.Listing {
 }
 
 // Listed returns what a suite's Release files listed under a digest. ErrNotFound.
-func (t *txn) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
+func (t *txn) Listed(mirror meta.MirrorName, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
 	id, ok := t.SuiteID(mirror, suite)
 	if ok {
 		if v := t.b("listed").Get(key(nil).u32(uint32(id)).raw(d[:])); v != nil {
@@ -395,7 +395,7 @@ func (t *txn) Listed(mirror string, suite repo.SuiteName, d cas.Digest) (meta.Li
 
 // ListedSince returns the timestamp of the snapshot since which path has had the content
 // d. The path is relative to the mirror. ok is false if the timestamp is unknown.
-func (t *txn) ListedSince(mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, bool) {
+func (t *txn) ListedSince(mirror meta.MirrorName, suite repo.SuiteName, path string, d cas.Digest) (time.Time, bool) {
 	id, ok := t.SuiteID(mirror, suite)
 	if !ok {
 		return time.Time{}, false
@@ -461,7 +461,7 @@ func (t *txn) Refs(d cas.Digest, limit int) []meta.Ref {
 }
 
 // setCheck records the result of a sync's request to upstream.
-func (t *txn) setCheck(mirror string, c meta.Check) error {
+func (t *txn) setCheck(mirror meta.MirrorName, c meta.Check) error {
 	var before meta.Check
 	if err := getJSON(t.b("check"), []byte(mirror), &before); err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return err

@@ -23,7 +23,7 @@ const (
 // size. Nothing is visible before Store.Seal. It is used by one goroutine.
 type Stage struct {
 	s      *Store
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 	mid    uint32
 	sid    meta.SuiteID
@@ -45,7 +45,7 @@ type staged struct {
 }
 
 // NewStage is meta.Writer.NewStage.
-func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteName) (meta.Stage, error) {
+func (s *Store) NewStage(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (meta.Stage, error) {
 	st := &Stage{s: s, mirror: mirror, suite: suite}
 	err := s.update(ctx, "stage begin", func(tx *txn) error {
 		mid, _, err := tx.mirrorID(mirror, true)
@@ -90,7 +90,7 @@ func (st *Stage) Dirty(ctx context.Context, index string) (dirty bool, err error
 // that are no longer in the Release.
 func (st *Stage) Indices(ctx context.Context) (out []string, err error) {
 	err = st.s.view(ctx, func(tx *txn) error {
-		prefix := []byte(st.mirror + "\x00" + string(st.suite) + "\x00")
+		prefix := []byte(string(st.mirror) + "\x00" + string(st.suite) + "\x00")
 		c := tx.b("ids").Cursor()
 		live := tx.b("live")
 		out = nil
@@ -109,7 +109,7 @@ func (st *Stage) Begin(ctx context.Context, index string) error {
 	st.live, st.seen, st.fresh = nil, nil, map[[16]byte]bool{}
 	st.batch, st.size, st.count = nil, 0, 0
 	return st.s.update(ctx, "stage index", func(tx *txn) error {
-		n, _, err := tx.id(st.mirror+"\x00"+string(st.suite)+"\x00"+index, true)
+		n, _, err := tx.id(string(st.mirror)+"\x00"+string(st.suite)+"\x00"+index, true)
 		if err != nil {
 			return err
 		}

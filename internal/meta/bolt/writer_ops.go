@@ -10,13 +10,13 @@ import (
 )
 
 // SetCheck is meta.Writer.SetCheck.
-func (s *Store) SetCheck(ctx context.Context, mirror string, c meta.Check) error {
+func (s *Store) SetCheck(ctx context.Context, mirror meta.MirrorName, c meta.Check) error {
 	return s.update(ctx, "check", func(tx *txn) error { return tx.setCheck(mirror, c) })
 }
 
 // BeginSync is meta.Writer.BeginSync.
-func (s *Store) BeginSync(ctx context.Context, mirror, who string, ttl time.Duration) (meta.Lease, *meta.Head, error) {
-	l, err := s.AcquireLease(ctx, meta.LeaseSync+mirror, who, ttl)
+func (s *Store) BeginSync(ctx context.Context, mirror meta.MirrorName, who string, ttl time.Duration) (meta.Lease, *meta.Head, error) {
+	l, err := s.AcquireLease(ctx, meta.LeaseSync+string(mirror), who, ttl)
 	if err != nil {
 		return l, nil, err
 	}
@@ -28,7 +28,7 @@ func (s *Store) BeginSync(ctx context.Context, mirror, who string, ttl time.Dura
 }
 
 // EndSync is meta.Writer.EndSync.
-func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror string, _, c meta.Check) error {
+func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror meta.MirrorName, _, c meta.Check) error {
 	if err := s.SetCheck(meta.UnderLease(ctx, l), mirror, c); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror string, _, c m
 }
 
 // Head is meta.Writer.Head.
-func (s *Store) Head(ctx context.Context, mirror string) (h *meta.Head, err error) {
+func (s *Store) Head(ctx context.Context, mirror meta.MirrorName) (h *meta.Head, err error) {
 	err = s.view(ctx, func(tx *txn) error {
 		h = &meta.Head{Generations: map[repo.SuiteName]*meta.Generation{}}
 		if err := getJSON(tx.b("check"), []byte(mirror), &h.Check); err != nil && !errors.Is(err, meta.ErrNotFound) {
@@ -62,7 +62,7 @@ func (s *Store) Head(ctx context.Context, mirror string) (h *meta.Head, err erro
 }
 
 // LastGeneration is meta.Writer.LastGeneration.
-func (s *Store) LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (g *meta.Generation, err error) {
+func (s *Store) LastGeneration(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (g *meta.Generation, err error) {
 	err = s.view(ctx, func(tx *txn) (err error) {
 		g, err = tx.lastGeneration(mirror, suite)
 		return err

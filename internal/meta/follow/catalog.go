@@ -24,29 +24,39 @@ func recallList[T any](ctx context.Context, s *Store, k string, a about, f func(
 func number(n int) string { return strconv.Itoa(n) }
 
 // Mirrors implements meta.Snapshots.
-func (s *Store) Mirrors(ctx context.Context) ([]string, error) {
+func (s *Store) Mirrors(ctx context.Context) ([]meta.MirrorName, error) {
 	return recallList(ctx, s, "mirrors", about{kind: mirrors}, s.Source.Mirrors)
 }
 
 // MirrorStates implements meta.Snapshots.
-func (s *Store) MirrorStates(ctx context.Context, names []string) ([]meta.MirrorState, error) {
-	return recallList(ctx, s, question(append([]string{"states"}, names...)...), about{kind: mirrors}, func(ctx context.Context) ([]meta.MirrorState, error) {
+func (s *Store) MirrorStates(ctx context.Context, names []meta.MirrorName) ([]meta.MirrorState, error) {
+	return recallList(ctx, s, question(append([]string{"states"}, strs(names)...)...), about{kind: mirrors}, func(ctx context.Context) ([]meta.MirrorState, error) {
 		return s.Source.MirrorStates(ctx, names)
 	})
 }
 
-func id(mirror string, at time.Time) string { return mirror + "@" + meta.FormatTimestamp(at) }
+// strs converts names for question.
+func strs(names []meta.MirrorName) (out []string) {
+	for _, n := range names {
+		out = append(out, string(n))
+	}
+	return out
+}
+
+func id(mirror meta.MirrorName, at time.Time) string {
+	return string(mirror) + "@" + meta.FormatTimestamp(at)
+}
 
 // Snapshot implements meta.Snapshots.
-func (s *Store) Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (s *Store) Snapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	return recall(ctx, s, question("snapshot", id(mirror, at)), about{kind: exact, name: id(mirror, at)}, func(ctx context.Context) (*meta.Snapshot, error) {
 		return s.Source.Snapshot(ctx, mirror, at)
 	})
 }
 
 // SnapshotAt implements meta.Snapshots.
-func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
-	return recall(ctx, s, question("at", id(mirror, at)), about{kind: upTo, name: mirror, at: at}, func(ctx context.Context) (*meta.Snapshot, error) {
+func (s *Store) SnapshotAt(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
+	return recall(ctx, s, question("at", id(mirror, at)), about{kind: upTo, name: string(mirror), at: at}, func(ctx context.Context) (*meta.Snapshot, error) {
 		return s.Source.SnapshotAt(ctx, mirror, at)
 	})
 }
@@ -54,13 +64,13 @@ func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*m
 // Latest implements meta.Snapshots. If the database has lost the newest snapshot that this
 // node has seen, it returns meta.ErrUnreachable until there is a newer one, except to the
 // sync that makes it.
-func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, error) {
-	if slices.ContainsFunc(meta.LeasesOf(ctx), func(l meta.Lease) bool { return l.Name == meta.LeaseSync+mirror }) {
+func (s *Store) Latest(ctx context.Context, mirror meta.MirrorName) (*meta.Snapshot, error) {
+	if slices.ContainsFunc(meta.LeasesOf(ctx), func(l meta.Lease) bool { return l.Name == meta.LeaseSync+string(mirror) }) {
 		return s.Source.Latest(ctx, mirror)
 	}
 	ahead := false
 	ask := func() (*meta.Snapshot, error) {
-		return recall(ctx, s, question("latest", mirror), about{kind: ofMirror, name: mirror}, func(ctx context.Context) (*meta.Snapshot, error) {
+		return recall(ctx, s, question("latest", string(mirror)), about{kind: ofMirror, name: string(mirror)}, func(ctx context.Context) (*meta.Snapshot, error) {
 			snap, err := s.Source.Latest(ctx, mirror)
 			if err != nil {
 				return nil, err
@@ -80,29 +90,29 @@ func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, erro
 }
 
 // NextSnapshot implements meta.Snapshots.
-func (s *Store) NextSnapshot(ctx context.Context, mirror string, after time.Time) (*meta.Snapshot, error) {
-	return recall(ctx, s, question("next", id(mirror, after)), about{kind: ofMirror, name: mirror}, func(ctx context.Context) (*meta.Snapshot, error) {
+func (s *Store) NextSnapshot(ctx context.Context, mirror meta.MirrorName, after time.Time) (*meta.Snapshot, error) {
+	return recall(ctx, s, question("next", id(mirror, after)), about{kind: ofMirror, name: string(mirror)}, func(ctx context.Context) (*meta.Snapshot, error) {
 		return s.Source.NextSnapshot(ctx, mirror, after)
 	})
 }
 
 // SnapshotsBefore implements meta.Snapshots.
-func (s *Store) SnapshotsBefore(ctx context.Context, mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
-	return recallList(ctx, s, question("before", id(mirror, before), number(limit)), about{kind: ofMirror, name: mirror}, func(ctx context.Context) ([]*meta.Snapshot, error) {
+func (s *Store) SnapshotsBefore(ctx context.Context, mirror meta.MirrorName, before time.Time, limit int) ([]*meta.Snapshot, error) {
+	return recallList(ctx, s, question("before", id(mirror, before), number(limit)), about{kind: ofMirror, name: string(mirror)}, func(ctx context.Context) ([]*meta.Snapshot, error) {
 		return s.Source.SnapshotsBefore(ctx, mirror, before, limit)
 	})
 }
 
 // Generation implements meta.Snapshots.
-func (s *Store) Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
-	return recall(ctx, s, question("generation", mirror, string(suite), number(int(gen))), about{kind: indices, name: mirror}, func(ctx context.Context) (*meta.Generation, error) {
+func (s *Store) Generation(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
+	return recall(ctx, s, question("generation", string(mirror), string(suite), number(int(gen))), about{kind: indices, name: string(mirror)}, func(ctx context.Context) (*meta.Generation, error) {
 		return s.Source.Generation(ctx, mirror, suite, gen)
 	})
 }
 
 // Generations implements meta.Snapshots.
 func (s *Store) Generations(ctx context.Context, snap *meta.Snapshot) ([]*meta.Generation, error) {
-	return recallList(ctx, s, question("generations", snap.ID()), about{kind: indices, name: snap.Mirror, id: snap.ID()}, func(ctx context.Context) ([]*meta.Generation, error) {
+	return recallList(ctx, s, question("generations", snap.ID()), about{kind: indices, name: string(snap.Mirror), id: snap.ID()}, func(ctx context.Context) ([]*meta.Generation, error) {
 		return s.Source.Generations(ctx, snap)
 	})
 }
@@ -129,8 +139,8 @@ type packageNewest struct {
 }
 
 // PackageNewest implements meta.Files.
-func (s *Store) PackageNewest(ctx context.Context, mirror, path string) (meta.PathHit, *meta.Generation, error) {
-	a, err := recall(ctx, s, question("newest", mirror, path), about{kind: ofMirror, name: mirror}, func(ctx context.Context) (a packageNewest, err error) {
+func (s *Store) PackageNewest(ctx context.Context, mirror meta.MirrorName, path string) (meta.PathHit, *meta.Generation, error) {
+	a, err := recall(ctx, s, question("newest", string(mirror), path), about{kind: ofMirror, name: string(mirror)}, func(ctx context.Context) (a packageNewest, err error) {
 		a.hit, a.gen, err = s.Source.PackageNewest(ctx, mirror, path)
 		return a, err
 	})
@@ -155,15 +165,15 @@ func (s *Store) PackageDir(ctx context.Context, snap *meta.Snapshot, dir string,
 }
 
 // Listed implements meta.Files.
-func (s *Store) Listed(ctx context.Context, mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
-	return recall(ctx, s, question("listed", mirror, string(suite), string(d[:])), about{kind: ofMirror, name: mirror}, func(ctx context.Context) (meta.Listing, error) {
+func (s *Store) Listed(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
+	return recall(ctx, s, question("listed", string(mirror), string(suite), string(d[:])), about{kind: ofMirror, name: string(mirror)}, func(ctx context.Context) (meta.Listing, error) {
 		return s.Source.Listed(ctx, mirror, suite, d)
 	})
 }
 
 // ListedSince implements meta.Files.
-func (s *Store) ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error) {
-	return recall(ctx, s, question("since", mirror, string(suite), path, string(d[:])), about{kind: ofMirror, name: mirror}, func(ctx context.Context) (time.Time, error) {
+func (s *Store) ListedSince(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error) {
+	return recall(ctx, s, question("since", string(mirror), string(suite), path, string(d[:])), about{kind: ofMirror, name: string(mirror)}, func(ctx context.Context) (time.Time, error) {
 		return s.Source.ListedSince(ctx, mirror, suite, path, d)
 	})
 }

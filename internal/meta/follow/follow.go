@@ -65,9 +65,9 @@ type Store struct {
 	ended   context.CancelFunc
 	changed func(lost bool) // called after changes; nil if Run was not called
 	state   State
-	last    meta.FeedChange      // the last change that was read; its number is state.Seq
-	behind  map[string]time.Time // newest snapshots seen before commits were lost, by mirror
-	newest  map[string]time.Time // newest snapshots seen, by mirror
+	last    meta.FeedChange               // the last change that was read; its number is state.Seq
+	behind  map[meta.MirrorName]time.Time // newest snapshots seen before commits were lost, by mirror
+	newest  map[meta.MirrorName]time.Time // newest snapshots seen, by mirror
 }
 
 // State describes a node's connection to the database.
@@ -91,7 +91,7 @@ func New(src Source, o Options) *Store {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{Source: src, o: o, mem: newMemory(), behind: map[string]time.Time{}, newest: map[string]time.Time{}}
+	s := &Store{Source: src, o: o, mem: newMemory(), behind: map[meta.MirrorName]time.Time{}, newest: map[meta.MirrorName]time.Time{}}
 	s.up, s.ended = context.WithCancel(context.Background())
 	return s
 }
@@ -294,20 +294,20 @@ func (s *Store) ahead(snap *meta.Snapshot) bool {
 }
 
 // saw records that a snapshot exists or has existed. The caller holds s.mu.
-func (s *Store) saw(mirror string, at time.Time) {
+func (s *Store) saw(mirror meta.MirrorName, at time.Time) {
 	if at.After(s.newest[mirror]) {
 		s.newest[mirror] = at
 	}
 }
 
 // snapshotOf returns the snapshot that a change is about.
-func snapshotOf(c meta.FeedChange) (mirror string, at time.Time, ok bool) {
+func snapshotOf(c meta.FeedChange) (mirror meta.MirrorName, at time.Time, ok bool) {
 	if c.What != meta.ChangeSnapshot && c.What != meta.ChangePin {
 		return "", at, false
 	}
-	mirror, text, _ := strings.Cut(c.Name, "@")
+	name, text, _ := strings.Cut(c.Name, "@")
 	at, err := time.Parse(meta.TimestampFormat, text)
-	return mirror, at, err == nil
+	return meta.MirrorName(name), at, err == nil
 }
 
 // notBack returns snap, or meta.ErrUnreachable if the database has lost commits and snap is

@@ -59,7 +59,7 @@ func (a about) stale(c meta.FeedChange) bool {
 			return false
 		}
 		mirror, at, ok := snapshotOf(c)
-		return mirror == a.name && (a.kind == ofMirror || !ok || !at.After(a.at))
+		return mirror == meta.MirrorName(a.name) && (a.kind == ofMirror || !ok || !at.After(a.at))
 	case mirrors:
 		return snapshot
 	case ofFreeze:

@@ -83,7 +83,7 @@ func testCatalogEmpty(t *testing.T, s meta.Store) {
 	if c, err := s.LastCheck(ctx, "debian"); err != nil || c != (meta.Check{}) {
 		t.Errorf("LastCheck: %+v, %v, expected the zero Check", c, err)
 	}
-	if states, err := s.MirrorStates(ctx, []string{"debian", "fedora"}); err != nil || len(states) != 2 || states[1].Mirror != "fedora" || states[1].Latest != nil {
+	if states, err := s.MirrorStates(ctx, []meta.MirrorName{"debian", "fedora"}); err != nil || len(states) != 2 || states[1].Mirror != "fedora" || states[1].Latest != nil {
 		t.Errorf("MirrorStates: %+v, %v", states, err)
 	}
 }
@@ -146,10 +146,10 @@ func testSnapshots(t *testing.T, s meta.Store) {
 	if all, err = s.SnapshotsBefore(ctx, mirror, two.Timestamp, 2); err != nil || len(all) != 1 || all[0].ID() != one.ID() {
 		t.Errorf("before the second: %v, %v", all, err)
 	}
-	if mirrors, err := s.Mirrors(ctx); err != nil || !slices.Equal(mirrors, []string{mirror}) {
+	if mirrors, err := s.Mirrors(ctx); err != nil || !slices.Equal(mirrors, []meta.MirrorName{mirror}) {
 		t.Errorf("mirrors: %v, %v", mirrors, err)
 	}
-	states, err := s.MirrorStates(ctx, []string{"absent", mirror})
+	states, err := s.MirrorStates(ctx, []meta.MirrorName{"absent", mirror})
 	if d := cmp.Diff([]meta.MirrorState{{Mirror: "absent"}, {Mirror: mirror, Latest: three, Check: meta.Check{OK: day}}}, states); d != "" || err != nil {
 		t.Errorf("states: %v (-want +got):\n%s", err, d)
 	}

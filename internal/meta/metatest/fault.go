@@ -356,7 +356,7 @@ func describe(t testing.TB, s meta.Store) (c contents) {
 	}
 	c.Identity, err = s.Identity(ctx)
 	fail(err)
-	c.States, err = s.MirrorStates(ctx, []string{mirror})
+	c.States, err = s.MirrorStates(ctx, []meta.MirrorName{mirror})
 	fail(err)
 	c.Snapshots, err = s.SnapshotsBefore(ctx, mirror, time.Time{}, 100)
 	fail(err)

@@ -129,7 +129,7 @@ func testChecks(t *testing.T, s meta.Store) {
 		t.Fatal(err)
 	}
 	for m, want := range map[string]meta.Check{"fedora": {}, mirror: c} {
-		got, err := s.LastCheck(t.Context(), m)
+		got, err := s.LastCheck(t.Context(), meta.MirrorName(m))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,7 +43,7 @@ func (t *tx) unlimited(ctx context.Context) error {
 }
 
 type suiteName struct {
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 }
 
@@ -114,7 +114,7 @@ func (d *dump) names() error {
 	var m mirrorName
 	err := d.rows(fetched, []any{&m.id, &m.name}, func() error {
 		d.mirrors = append(d.mirrors, m)
-		return d.f(&meta.Row{Table: meta.RowMirror, Mirror: m.name})
+		return d.f(&meta.Row{Table: meta.RowMirror, Mirror: meta.MirrorName(m.name)})
 	}, "select id, name from mirror order by id")
 	if err != nil {
 		return err
@@ -122,8 +122,8 @@ func (d *dump) names() error {
 	var id int32
 	var mirror, suite string
 	err = d.rows(fetched, []any{&id, &mirror, &suite}, func() error {
-		d.suites[id] = suiteName{mirror, repo.SuiteName(suite)}
-		return d.f(&meta.Row{Table: meta.RowSuite, Mirror: mirror, Suite: repo.SuiteName(suite)})
+		d.suites[id] = suiteName{meta.MirrorName(mirror), repo.SuiteName(suite)}
+		return d.f(&meta.Row{Table: meta.RowSuite, Mirror: meta.MirrorName(mirror), Suite: repo.SuiteName(suite)})
 	}, "select s.id, m.name, s.name from suite s join mirror m on m.id = s.mirror order by s.id")
 	if err != nil {
 		return err
@@ -143,19 +143,19 @@ func (d *dump) snapshots() error {
 	var at int64
 	var doc []byte
 	err := d.rows(fetched, []any{&mirror, &at, &doc}, func() error {
-		return d.f(&meta.Row{Table: meta.RowSnapshot, Mirror: mirror, At: at, Doc: doc})
+		return d.f(&meta.Row{Table: meta.RowSnapshot, Mirror: meta.MirrorName(mirror), At: at, Doc: doc})
 	}, "select m.name, s.at, s.doc from snapshot s join mirror m on m.id = s.mirror")
 	if err != nil {
 		return err
 	}
 	err = d.rows(fetched, []any{&mirror, &at}, func() error {
-		return d.f(&meta.Row{Table: meta.RowRemoved, Mirror: mirror, At: at})
+		return d.f(&meta.Row{Table: meta.RowRemoved, Mirror: meta.MirrorName(mirror), At: at})
 	}, "select m.name, r.at from removed r join mirror m on m.id = r.mirror")
 	if err != nil {
 		return err
 	}
 	return d.documents("mirrorcheck", "mirror", func(name string, doc []byte) *meta.Row {
-		return &meta.Row{Table: meta.RowCheck, Mirror: name, Doc: doc}
+		return &meta.Row{Table: meta.RowCheck, Mirror: meta.MirrorName(name), Doc: doc}
 	})
 }
 
@@ -188,7 +188,7 @@ func (d *dump) generations() error {
 		}
 		mirror, text, _ := strings.Cut(owner, "@")
 		at, err := time.Parse(meta.TimestampFormat, text)
-		if err != nil || mirror != r.Mirror {
+		if err != nil || meta.MirrorName(mirror) != r.Mirror {
 			return fmt.Errorf("%w: reference of snapshot %q to a generation of mirror %s", meta.ErrCorrupt, owner, r.Mirror)
 		}
 		r.At = at.Unix()
@@ -214,14 +214,14 @@ func (d *dump) stanzas() error {
 		var pid, block int64
 		var doc []byte
 		err := d.rows(fetched, []any{&pid, &block, &doc}, func() error {
-			return d.f(&meta.Row{Table: meta.RowFact, Mirror: m.name, PID: meta.PID(pid - *base), Block: meta.PID(block - *base), Doc: doc})
+			return d.f(&meta.Row{Table: meta.RowFact, Mirror: meta.MirrorName(m.name), PID: meta.PID(pid - *base), Block: meta.PID(block - *base), Doc: doc})
 		}, fmt.Sprintf("select pid, block, doc from fact where mirror = %d order by pid", m.id))
 		if err != nil {
 			return err
 		}
 		var live int64
 		err = d.rows(fetchedBlocks, []any{&block, &live, &doc}, func() error {
-			return d.f(&meta.Row{Table: meta.RowBlock, Mirror: m.name, Block: meta.PID(block - *base), Size: live, Doc: doc})
+			return d.f(&meta.Row{Table: meta.RowBlock, Mirror: meta.MirrorName(m.name), Block: meta.PID(block - *base), Size: live, Doc: doc})
 		}, fmt.Sprintf("select block, live::bigint, bytes from stanza where mirror = %d order by block", m.id))
 		if err != nil {
 			return err
@@ -256,10 +256,10 @@ func (d *dump) spans(m mirrorName) error {
 				return err
 			}
 			info, ok := d.indices[idx]
-			if !ok || info.mirror != m.name {
+			if !ok || info.mirror != meta.MirrorName(m.name) {
 				return fmt.Errorf("%w: stanza %d of mirror %s is in index %d of mirror %q", meta.ErrCorrupt, n, m.name, idx, info.mirror)
 			}
-			row, of = &meta.Row{Table: meta.RowSpan, Mirror: m.name, Suite: info.suite, Index: info.name, PID: n}, idx
+			row, of = &meta.Row{Table: meta.RowSpan, Mirror: meta.MirrorName(m.name), Suite: info.suite, Index: info.name, PID: n}, idx
 		}
 		iv := meta.Interval{From: uint32(from), To: meta.Unended}
 		if to != nil {
@@ -380,7 +380,7 @@ func (d *dump) recordings() error {
 	var name, mirror string
 	var path, sum, doc []byte
 	return d.rows(fetched, []any{&name, &mirror, &path, &sum, &doc}, func() error {
-		return d.f(&meta.Row{Table: meta.RowFetch, Name: name, Mirror: mirror, Path: string(path), Digest: cas.Digest(sum), Doc: doc})
+		return d.f(&meta.Row{Table: meta.RowFetch, Name: name, Mirror: meta.MirrorName(mirror), Path: string(path), Digest: cas.Digest(sum), Doc: doc})
 	}, "select name, mirror, path, sha256, doc from rentry")
 }
 

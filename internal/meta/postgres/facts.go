@@ -41,7 +41,7 @@ func bytesOf(digests []cas.Digest) [][]byte {
 
 // indexInfo describes the index that a number identifies.
 type indexInfo struct {
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 	sid    int32
 	name   string
@@ -218,7 +218,7 @@ func (s *Store) Facts(ctx context.Context, pids []meta.PID) ([]*meta.Fact, error
 
 // byNames lists, for each name, the stanzas that a mirror has or had with it, in the
 // order of arrival.
-func (t *tx) byNames(ctx context.Context, mirror string, names []string) (map[string][]*meta.Fact, error) {
+func (t *tx) byNames(ctx context.Context, mirror meta.MirrorName, names []string) (map[string][]*meta.Fact, error) {
 	mid, err := t.mirrorID(ctx, mirror)
 	if err != nil || mid == 0 {
 		return nil, err

@@ -31,7 +31,7 @@ func (s *Store) PackageAt(ctx context.Context, snap *meta.Snapshot, path string)
 }
 
 // PackageNewest implements meta.Files.
-func (s *Store) PackageNewest(ctx context.Context, mirror, path string) (hit meta.PathHit, since *meta.Generation, err error) {
+func (s *Store) PackageNewest(ctx context.Context, mirror meta.MirrorName, path string) (hit meta.PathHit, since *meta.Generation, err error) {
 	err = s.read(ctx, func(t *tx) error {
 		mid, err := t.mirrorID(ctx, mirror)
 		if err != nil {
@@ -159,7 +159,7 @@ func (t *tx) pathList(ctx context.Context, mid int32, from, end []byte) (out []p
 }
 
 // Listed implements meta.Files.
-func (s *Store) Listed(ctx context.Context, mirror string, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
+func (s *Store) Listed(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, d cas.Digest) (meta.Listing, error) {
 	return ask(ctx, s, func(t *tx) (l meta.Listing, err error) {
 		all, err := t.listings(ctx, d, &mirror, &suite)
 		if err == nil && len(all) == 0 {
@@ -180,7 +180,7 @@ type listing struct {
 }
 
 // listings lists the suites whose Release files listed a digest, or only the given suite.
-func (t *tx) listings(ctx context.Context, d cas.Digest, mirror *string, suite *repo.SuiteName) (out []listing, err error) {
+func (t *tx) listings(ctx context.Context, d cas.Digest, mirror *meta.MirrorName, suite *repo.SuiteName) (out []listing, err error) {
 	var l listing
 	var path []byte
 	var name string
@@ -204,7 +204,7 @@ func (t *tx) listings(ctx context.Context, d cas.Digest, mirror *string, suite *
 }
 
 // ListedSince implements meta.Files.
-func (s *Store) ListedSince(ctx context.Context, mirror string, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error) {
+func (s *Store) ListedSince(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, path string, d cas.Digest) (time.Time, error) {
 	return ask(ctx, s, func(t *tx) (time.Time, error) {
 		var at int64
 		ok, err := t.one(ctx, []any{&at}, `select l.at from lpath l join suite s on s.id = l.suite join mirror m on m.id = s.mirror

@@ -70,7 +70,7 @@ func (s *Store) PackagesByPath(ctx context.Context, snap *meta.Snapshot, paths [
 }
 
 // FactsByName implements meta.History.
-func (s *Store) FactsByName(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
+func (s *Store) FactsByName(ctx context.Context, mirror meta.MirrorName, names []string) ([][]*meta.Fact, error) {
 	return ask(ctx, s, func(t *tx) ([][]*meta.Fact, error) {
 		facts, err := t.byNames(ctx, mirror, names)
 		out := make([][]*meta.Fact, len(names))
@@ -82,7 +82,7 @@ func (s *Store) FactsByName(ctx context.Context, mirror string, names []string) 
 }
 
 // SourceNames implements meta.History.
-func (s *Store) SourceNames(ctx context.Context, mirror, after string, limit int) ([]string, error) {
+func (s *Store) SourceNames(ctx context.Context, mirror meta.MirrorName, after string, limit int) ([]string, error) {
 	return ask(ctx, s, func(t *tx) (names []string, err error) {
 		mid, err := t.mirrorID(ctx, mirror)
 		if err != nil || mid == 0 {
@@ -96,7 +96,7 @@ func (s *Store) SourceNames(ctx context.Context, mirror, after string, limit int
 }
 
 // PackageNames implements meta.History.
-func (s *Store) PackageNames(ctx context.Context, mirror, prefix, after string, limit int) ([]string, error) {
+func (s *Store) PackageNames(ctx context.Context, mirror meta.MirrorName, prefix, after string, limit int) ([]string, error) {
 	return ask(ctx, s, func(t *tx) (names []string, err error) {
 		mid, err := t.mirrorID(ctx, mirror)
 		if err != nil || mid == 0 {
@@ -111,7 +111,7 @@ func (s *Store) PackageNames(ctx context.Context, mirror, prefix, after string, 
 }
 
 // FactsBySource implements meta.History.
-func (s *Store) FactsBySource(ctx context.Context, mirror string, names []string) ([][]*meta.Fact, error) {
+func (s *Store) FactsBySource(ctx context.Context, mirror meta.MirrorName, names []string) ([][]*meta.Fact, error) {
 	return ask(ctx, s, func(t *tx) ([][]*meta.Fact, error) {
 		out := make([][]*meta.Fact, len(names))
 		mid, err := t.mirrorID(ctx, mirror)
@@ -147,7 +147,7 @@ func (s *Store) Presences(ctx context.Context, stanzas []meta.PID) ([][]meta.Pre
 }
 
 // FactsByStanza implements meta.History.
-func (s *Store) FactsByStanza(ctx context.Context, mirror string, keys []meta.StanzaKey) ([]*meta.Fact, error) {
+func (s *Store) FactsByStanza(ctx context.Context, mirror meta.MirrorName, keys []meta.StanzaKey) ([]*meta.Fact, error) {
 	return ask(ctx, s, func(t *tx) ([]*meta.Fact, error) {
 		out := make([]*meta.Fact, len(keys))
 		mid, err := t.mirrorID(ctx, mirror)
@@ -187,7 +187,7 @@ func (s *Store) OwnersOf(ctx context.Context, digests []cas.Digest) ([][]meta.Ow
 		out := make([][]meta.OwnedFact, len(digests))
 		for i, d := range digests {
 			for _, f := range facts[d] {
-				out[i] = append(out[i], meta.OwnedFact{Fact: f, Mirror: mirrors[mirrorOf(f.PID)]})
+				out[i] = append(out[i], meta.OwnedFact{Fact: f, Mirror: meta.MirrorName(mirrors[mirrorOf(f.PID)])})
 			}
 		}
 		return out, nil
@@ -214,7 +214,7 @@ func presences(spans []span) (out []meta.Presence) {
 const snapshotPage = 200
 
 // NewestWith implements meta.History.
-func (s *Store) NewestWith(ctx context.Context, mirror string, stanzas [][]meta.PID) ([]*meta.Snapshot, error) {
+func (s *Store) NewestWith(ctx context.Context, mirror meta.MirrorName, stanzas [][]meta.PID) ([]*meta.Snapshot, error) {
 	versions, err := ask(ctx, s, func(t *tx) ([]meta.Version, error) {
 		spans, err := t.spans(ctx, slices.Concat(stanzas...))
 		out := make([]meta.Version, len(stanzas))
@@ -297,7 +297,7 @@ func (t *tx) stanzas(ctx context.Context, pids []meta.PID) (map[meta.PID][]byte,
 }
 
 // Differences implements meta.History.
-func (s *Store) Differences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
+func (s *Store) Differences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error) {
 	return ask(ctx, s, func(t *tx) ([]meta.Difference, error) {
 		changes, err := t.changes(ctx, mirror, suite, from, to)
 		if err != nil {
@@ -320,7 +320,7 @@ func (s *Store) Differences(ctx context.Context, mirror string, suite repo.Suite
 }
 
 // CountDifferences implements meta.History.
-func (s *Store) CountDifferences(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32, limit int) (int, error) {
+func (s *Store) CountDifferences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32, limit int) (int, error) {
 	return ask(ctx, s, func(t *tx) (n int, err error) {
 		mid, _, ids, err := t.suiteIndices(ctx, mirror, suite)
 		if err != nil {
@@ -336,7 +336,7 @@ func (s *Store) CountDifferences(ctx context.Context, mirror string, suite repo.
 }
 
 // Versions implements meta.History.
-func (s *Store) Versions(ctx context.Context, mirror string, names []string) ([][]meta.Version, error) {
+func (s *Store) Versions(ctx context.Context, mirror meta.MirrorName, names []string) ([][]meta.Version, error) {
 	return ask(ctx, s, func(t *tx) ([][]meta.Version, error) {
 		named, err := t.byNames(ctx, mirror, names)
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // GenerationHeld implements meta.Indices.
-func (s *Store) GenerationHeld(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, now time.Time) (bool, error) {
+func (s *Store) GenerationHeld(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32, now time.Time) (bool, error) {
 	return ask(ctx, s, func(t *tx) (bool, error) {
 		sid, err := t.suiteID(ctx, mirror, suite)
 		if err != nil {
@@ -49,7 +49,7 @@ func (t *tx) held(ctx context.Context, sid int32, gen uint32, now time.Time) (he
 		if err != nil {
 			return false, fmt.Errorf("%w: reference of snapshot %q", meta.ErrCorrupt, id)
 		}
-		snap, err := t.snapshot(ctx, mirror, at)
+		snap, err := t.snapshot(ctx, meta.MirrorName(mirror), at)
 		if err != nil {
 			return false, err
 		}
@@ -77,7 +77,7 @@ func (s *Store) CompactIndex(ctx context.Context, c *meta.CompactIndex, now time
 }
 
 // KeepIndex implements meta.Indices.
-func (s *Store) KeepIndex(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32, index string) (bool, error) {
+func (s *Store) KeepIndex(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32, index string) (bool, error) {
 	return s.changeIndex(ctx, "keep index", mirror, suite, gen, func(_ *tx, _ int32, g *meta.Generation) (added, dropped []cas.Digest, done bool, err error) {
 		added, dropped, done = g.Keep(index)
 		return added, dropped, done, nil
@@ -86,7 +86,7 @@ func (s *Store) KeepIndex(ctx context.Context, mirror string, suite repo.SuiteNa
 
 // changeIndex calls f to change a generation, and stores the generation and its references.
 // It reports whether f has changed it.
-func (s *Store) changeIndex(ctx context.Context, what, mirror string, suite repo.SuiteName, gen uint32,
+func (s *Store) changeIndex(ctx context.Context, what string, mirror meta.MirrorName, suite repo.SuiteName, gen uint32,
 	f func(*tx, int32, *meta.Generation) (added, dropped []cas.Digest, done bool, err error),
 ) (done bool, err error) {
 	err = s.write(ctx, what, func(t *tx) error {
@@ -117,7 +117,7 @@ func (s *Store) changeIndex(ctx context.Context, what, mirror string, suite repo
 		if err := t.putDoc(ctx, g, "update generation set doc = $3 where suite = $1 and gen = $2", sid, int64(gen)); err != nil {
 			return err
 		}
-		return t.changed(ctx, meta.ChangeIndices, mirror)
+		return t.changed(ctx, meta.ChangeIndices, string(mirror))
 	})
 	return done, err
 }

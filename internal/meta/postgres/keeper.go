@@ -36,16 +36,16 @@ func (t *tx) rule(ctx context.Context, now time.Time) (*retention.Rule, error) {
 }
 
 // Pin implements meta.Keeper.
-func (s *Store) Pin(ctx context.Context, mirror string, at, until time.Time) (*meta.Snapshot, error) {
+func (s *Store) Pin(ctx context.Context, mirror meta.MirrorName, at, until time.Time) (*meta.Snapshot, error) {
 	return s.repin(ctx, mirror, at, &until)
 }
 
 // Unpin implements meta.Keeper.
-func (s *Store) Unpin(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (s *Store) Unpin(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	return s.repin(ctx, mirror, at, nil)
 }
 
-func (s *Store) repin(ctx context.Context, mirror string, at time.Time, until *time.Time) (snap *meta.Snapshot, err error) {
+func (s *Store) repin(ctx context.Context, mirror meta.MirrorName, at time.Time, until *time.Time) (snap *meta.Snapshot, err error) {
 	err = s.write(ctx, "pin", func(t *tx) error {
 		if err := t.lockSnapshot(ctx, mirror, at); err != nil {
 			return err
@@ -64,13 +64,13 @@ func (s *Store) repin(ctx context.Context, mirror string, at time.Time, until *t
 }
 
 // lockSnapshot locks a snapshot against pins and new users until the transaction ends.
-func (t *tx) lockSnapshot(ctx context.Context, mirror string, at time.Time) error {
+func (t *tx) lockSnapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) error {
 	_, err := t.exec(ctx, "select 1 from snapshot s join mirror m on m.id = s.mirror where m.name = $1 and s.at = $2 for update of s", mirror, at.Unix())
 	return err
 }
 
 // RemoveSnapshot implements meta.Keeper.
-func (s *Store) RemoveSnapshot(ctx context.Context, mirror string, at time.Time, keepNewest bool, now time.Time) error {
+func (s *Store) RemoveSnapshot(ctx context.Context, mirror meta.MirrorName, at time.Time, keepNewest bool, now time.Time) error {
 	return s.write(ctx, "rm", func(t *tx) error {
 		if err := t.lockSnapshot(ctx, mirror, at); err != nil {
 			return err

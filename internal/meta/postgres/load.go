@@ -33,7 +33,7 @@ func (s *Store) Load(ctx context.Context, from meta.Dumper) error {
 		if err := t.clearDumped(ctx); err != nil {
 			return err
 		}
-		l := &loader{tx: t, ctx: ctx, mirrors: map[string]*loadedMirror{}, suites: map[suiteName]int32{}, indices: map[loadedIndex]int32{}, waiting: map[string]*waiting{}}
+		l := &loader{tx: t, ctx: ctx, mirrors: map[meta.MirrorName]*loadedMirror{}, suites: map[suiteName]int32{}, indices: map[loadedIndex]int32{}, waiting: map[string]*waiting{}}
 		if err := from.Dump(ctx, l.add); err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (t *tx) clearDumped(ctx context.Context) error {
 type loader struct {
 	*tx
 	ctx     context.Context
-	mirrors map[string]*loadedMirror
+	mirrors map[meta.MirrorName]*loadedMirror
 	suites  map[suiteName]int32
 	indices map[loadedIndex]int32
 	waiting map[string]*waiting // by table
@@ -139,21 +139,21 @@ func (l *loader) add(r *meta.Row) error {
 
 // mirror returns the number of a mirror, and makes one if it has none.
 func (l *loader) mirror(name string) (*loadedMirror, error) {
-	m := l.mirrors[name]
+	m := l.mirrors[meta.MirrorName(name)]
 	if m != nil {
 		return m, nil
 	}
-	id, err := l.makeMirror(l.ctx, name)
+	id, err := l.makeMirror(l.ctx, meta.MirrorName(name))
 	if err != nil {
 		return nil, err
 	}
 	m = &loadedMirror{id: id}
-	l.mirrors[name] = m
+	l.mirrors[meta.MirrorName(name)] = m
 	return m, nil
 }
 
 // suite returns the number of a suite, and makes one if it has none.
-func (l *loader) suite(mirror string, suite repo.SuiteName) (int32, error) {
+func (l *loader) suite(mirror meta.MirrorName, suite repo.SuiteName) (int32, error) {
 	k := suiteName{mirror, suite}
 	if id, ok := l.suites[k]; ok {
 		return id, nil
@@ -191,7 +191,7 @@ func (l *loader) put(r *meta.Row) error {
 	case meta.RowNote:
 		l.insert("note", "name value", r.Name, string(r.Doc))
 	case meta.RowMirror:
-		_, err := l.mirror(r.Mirror)
+		_, err := l.mirror(string(r.Mirror))
 		return err
 	case meta.RowSuite:
 		_, err := l.suite(r.Mirror, r.Suite)
@@ -298,7 +298,7 @@ func nullable(n, null int64) *int64 {
 
 // putOfMirror adds a row that belongs to a mirror.
 func (l *loader) putOfMirror(r *meta.Row) error {
-	m, err := l.mirror(r.Mirror)
+	m, err := l.mirror(string(r.Mirror))
 	if err != nil {
 		return err
 	}

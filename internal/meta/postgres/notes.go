@@ -29,7 +29,7 @@ func (s *Store) NoteBlobs(ctx context.Context, digests []cas.Digest, aliases []m
 }
 
 // AlternateBases implements meta.Notes.
-func (s *Store) AlternateBases(ctx context.Context, mirror string) ([]string, error) {
+func (s *Store) AlternateBases(ctx context.Context, mirror meta.MirrorName) ([]string, error) {
 	return ask(ctx, s, func(t *tx) (urls []string, err error) {
 		snap, err := t.latest(ctx, mirror)
 		if errors.Is(err, meta.ErrNotFound) {
@@ -46,7 +46,7 @@ func (s *Store) AlternateBases(ctx context.Context, mirror string) ([]string, er
 }
 
 // EarlierAlternateBases implements meta.Notes.
-func (s *Store) EarlierAlternateBases(ctx context.Context, mirror string, known []string, limit int) ([]string, error) {
+func (s *Store) EarlierAlternateBases(ctx context.Context, mirror meta.MirrorName, known []string, limit int) ([]string, error) {
 	return meta.EarlierAlternateBases(known, limit, func(before time.Time, n int, unread func([]*meta.Snapshot) []meta.SnapshotSuite) (snaps []*meta.Snapshot, gens []*meta.Generation, err error) {
 		err = s.read(ctx, func(t *tx) (err error) {
 			if snaps, err = t.snapshots(ctx, mirror, before, n); err != nil {

@@ -106,7 +106,7 @@ func (t *tx) goneGenerations(ctx context.Context, d *deletion) error {
 	for _, snap := range d.snapshots {
 		owners = append(owners, snap.ID())
 		for _, e := range snap.Suites {
-			mirrors, suites, gens = append(mirrors, snap.Mirror), append(suites, string(e.Suite)), append(gens, int64(e.Gen))
+			mirrors, suites, gens = append(mirrors, string(snap.Mirror)), append(suites, string(e.Suite)), append(gens, int64(e.Gen))
 		}
 	}
 	var sid int32

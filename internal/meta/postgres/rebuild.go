@@ -72,7 +72,7 @@ func (t *tx) rebuildTrees(ctx context.Context, r meta.Repairs) (n int64, err err
 
 // rebuildGenRefs adds the references to generations from everything that refers to them.
 func (t *tx) rebuildGenRefs(ctx context.Context, _ meta.Repairs) (n int64, err error) {
-	add := func(mirror string, suites []meta.SnapshotSuite, kind byte, owner string) error {
+	add := func(mirror meta.MirrorName, suites []meta.SnapshotSuite, kind byte, owner string) error {
 		for _, e := range suites {
 			sid, err := t.suiteID(ctx, mirror, e.Suite)
 			if err != nil {

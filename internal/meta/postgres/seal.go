@@ -263,7 +263,7 @@ func (s *Store) Begun(ctx context.Context, g *meta.Generation) (base *meta.Gener
 }
 
 // suiteIndices returns the numbers of a mirror, a suite and its indices. ErrNotFound.
-func (t *tx) suiteIndices(ctx context.Context, mirror string, suite repo.SuiteName) (mid, sid int32, ids []int32, err error) {
+func (t *tx) suiteIndices(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (mid, sid int32, ids []int32, err error) {
 	if mid, err = t.mirrorID(ctx, mirror); err != nil {
 		return 0, 0, nil, err
 	}
@@ -280,7 +280,7 @@ func (t *tx) suiteIndices(ctx context.Context, mirror string, suite repo.SuiteNa
 
 // changes lists what differs between two generations of a suite, by index and number, at
 // a cost proportional to the difference. ErrNotFound.
-func (t *tx) changes(ctx context.Context, mirror string, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
+func (t *tx) changes(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32) (out []meta.Change, err error) {
 	mid, _, ids, err := t.suiteIndices(ctx, mirror, suite)
 	if err != nil {
 		return nil, err

@@ -13,12 +13,12 @@ import (
 func atUnix(at int64) time.Time { return time.Unix(at, 0).UTC() }
 
 // mirrorID returns the number of a mirror; 0 if it has none.
-func (t *tx) mirrorID(ctx context.Context, mirror string) (id int32, err error) {
+func (t *tx) mirrorID(ctx context.Context, mirror meta.MirrorName) (id int32, err error) {
 	_, err = t.one(ctx, []any{&id}, "select id from mirror where name = $1", mirror)
 	return id, err
 }
 
-func (t *tx) makeMirror(ctx context.Context, mirror string) (id int32, err error) {
+func (t *tx) makeMirror(ctx context.Context, mirror meta.MirrorName) (id int32, err error) {
 	if id, err = t.mirrorID(ctx, mirror); err != nil || id != 0 {
 		return id, err
 	}
@@ -29,12 +29,12 @@ func (t *tx) makeMirror(ctx context.Context, mirror string) (id int32, err error
 }
 
 // suiteID returns the number of a suite; 0 if it has none.
-func (t *tx) suiteID(ctx context.Context, mirror string, suite repo.SuiteName) (id int32, err error) {
+func (t *tx) suiteID(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (id int32, err error) {
 	_, err = t.one(ctx, []any{&id}, "select s.id from suite s join mirror m on m.id = s.mirror where m.name = $1 and s.name = $2", mirror, string(suite))
 	return id, err
 }
 
-func (t *tx) makeSuite(ctx context.Context, mirror string, suite repo.SuiteName) (id int32, err error) {
+func (t *tx) makeSuite(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (id int32, err error) {
 	if id, err = t.suiteID(ctx, mirror, suite); err != nil || id != 0 {
 		return id, err
 	}
@@ -49,19 +49,22 @@ func (t *tx) makeSuite(ctx context.Context, mirror string, suite repo.SuiteName)
 }
 
 // Mirrors implements meta.Snapshots.
-func (s *Store) Mirrors(ctx context.Context) ([]string, error) {
-	return ask(ctx, s, func(t *tx) ([]string, error) { return t.mirrors(ctx) })
+func (s *Store) Mirrors(ctx context.Context) ([]meta.MirrorName, error) {
+	return ask(ctx, s, func(t *tx) ([]meta.MirrorName, error) { return t.mirrors(ctx) })
 }
 
-func (t *tx) mirrors(ctx context.Context) ([]string, error) {
-	return t.strs(ctx, "select name from mirror m where exists (select from snapshot s where s.mirror = m.id) order by name")
+func (t *tx) mirrors(ctx context.Context) (out []meta.MirrorName, err error) {
+	var name meta.MirrorName
+	err = t.each(ctx, []any{&name}, func() error { out = append(out, name); return nil },
+		"select name from mirror m where exists (select from snapshot s where s.mirror = m.id) order by name")
+	return out, err
 }
 
 // MirrorStates implements meta.Snapshots.
-func (s *Store) MirrorStates(ctx context.Context, mirrors []string) ([]meta.MirrorState, error) {
+func (s *Store) MirrorStates(ctx context.Context, mirrors []meta.MirrorName) ([]meta.MirrorState, error) {
 	return ask(ctx, s, func(t *tx) ([]meta.MirrorState, error) {
 		out := make([]meta.MirrorState, 0, len(mirrors))
-		var name string
+		var name meta.MirrorName
 		var latest, check []byte
 		err := t.each(ctx, []any{&name, &latest, &check}, func() error {
 			state := meta.MirrorState{Mirror: name}
@@ -85,12 +88,12 @@ func (s *Store) MirrorStates(ctx context.Context, mirrors []string) ([]meta.Mirr
 }
 
 // Snapshot implements meta.Snapshots.
-func (s *Store) Snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (s *Store) Snapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Snapshot, error) { return t.snapshot(ctx, mirror, at) })
 }
 
 // snapshot finds a snapshot. ErrNotFound, ErrGone.
-func (t *tx) snapshot(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (t *tx) snapshot(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	var data []byte
 	var gone bool
 	_, err := t.one(ctx, []any{&data, &gone}, `
@@ -112,7 +115,7 @@ func (t *tx) snapshot(ctx context.Context, mirror string, at time.Time) (*meta.S
 }
 
 // SnapshotAt implements meta.Snapshots.
-func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*meta.Snapshot, error) {
+func (s *Store) SnapshotAt(ctx context.Context, mirror meta.MirrorName, at time.Time) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Snapshot, error) {
 		var data []byte
 		var have, gone *int64
@@ -133,12 +136,12 @@ func (s *Store) SnapshotAt(ctx context.Context, mirror string, at time.Time) (*m
 }
 
 // Latest implements meta.Snapshots.
-func (s *Store) Latest(ctx context.Context, mirror string) (*meta.Snapshot, error) {
+func (s *Store) Latest(ctx context.Context, mirror meta.MirrorName) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Snapshot, error) { return t.latest(ctx, mirror) })
 }
 
 // latest finds the newest snapshot of a mirror. ErrNotFound.
-func (t *tx) latest(ctx context.Context, mirror string) (*meta.Snapshot, error) {
+func (t *tx) latest(ctx context.Context, mirror meta.MirrorName) (*meta.Snapshot, error) {
 	var snap meta.Snapshot
 	err := t.doc(ctx, &snap, "select doc from snapshot s join mirror m on m.id = s.mirror where m.name = $1 order by s.at desc limit 1", mirror)
 	if err != nil {
@@ -148,7 +151,7 @@ func (t *tx) latest(ctx context.Context, mirror string) (*meta.Snapshot, error) 
 }
 
 // NextSnapshot implements meta.Snapshots.
-func (s *Store) NextSnapshot(ctx context.Context, mirror string, after time.Time) (*meta.Snapshot, error) {
+func (s *Store) NextSnapshot(ctx context.Context, mirror meta.MirrorName, after time.Time) (*meta.Snapshot, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Snapshot, error) {
 		var snap meta.Snapshot
 		err := t.doc(ctx, &snap, "select doc from snapshot s join mirror m on m.id = s.mirror where m.name = $1 and s.at > $2 order by s.at limit 1", mirror, after.Unix())
@@ -160,7 +163,7 @@ func (s *Store) NextSnapshot(ctx context.Context, mirror string, after time.Time
 }
 
 // SnapshotsBefore implements meta.Snapshots.
-func (s *Store) SnapshotsBefore(ctx context.Context, mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
+func (s *Store) SnapshotsBefore(ctx context.Context, mirror meta.MirrorName, before time.Time, limit int) ([]*meta.Snapshot, error) {
 	return ask(ctx, s, func(t *tx) ([]*meta.Snapshot, error) { return t.snapshots(ctx, mirror, before, limit) })
 }
 
@@ -168,7 +171,7 @@ func (s *Store) SnapshotsBefore(ctx context.Context, mirror string, before time.
 const noLimit = 1 << 40
 
 // snapshots lists snapshots, newest first; limit 0: all.
-func (t *tx) snapshots(ctx context.Context, mirror string, before time.Time, limit int) ([]*meta.Snapshot, error) {
+func (t *tx) snapshots(ctx context.Context, mirror meta.MirrorName, before time.Time, limit int) ([]*meta.Snapshot, error) {
 	end := int64(noLimit)
 	if !before.IsZero() {
 		end = before.Unix()
@@ -180,7 +183,7 @@ func (t *tx) snapshots(ctx context.Context, mirror string, before time.Time, lim
 }
 
 // RemovedTimestamps implements meta.Snapshots.
-func (s *Store) RemovedTimestamps(ctx context.Context, mirror string) ([]time.Time, error) {
+func (s *Store) RemovedTimestamps(ctx context.Context, mirror meta.MirrorName) ([]time.Time, error) {
 	return ask(ctx, s, func(t *tx) (out []time.Time, err error) {
 		var at int64
 		err = t.each(ctx, []any{&at}, func() error { out = append(out, atUnix(at)); return nil },
@@ -190,11 +193,11 @@ func (s *Store) RemovedTimestamps(ctx context.Context, mirror string) ([]time.Ti
 }
 
 // Generation implements meta.Snapshots.
-func (s *Store) Generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
+func (s *Store) Generation(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Generation, error) { return t.generation(ctx, mirror, suite, gen) })
 }
 
-func (t *tx) generation(ctx context.Context, mirror string, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
+func (t *tx) generation(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, gen uint32) (*meta.Generation, error) {
 	all, err := t.generations(ctx, &meta.Snapshot{Mirror: mirror, Suites: []meta.SnapshotSuite{{Suite: suite, Gen: gen}}})
 	if err != nil {
 		return nil, err
@@ -241,7 +244,7 @@ func suitesOf(snap *meta.Snapshot) (suites []string, gens []int64) {
 }
 
 // lastGeneration returns the generation of a suite that was sealed last. ErrNotFound.
-func (t *tx) lastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*meta.Generation, error) {
+func (t *tx) lastGeneration(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (*meta.Generation, error) {
 	var g meta.Generation
 	err := t.doc(ctx, &g, `select g.doc from generation g join suite s on s.id = g.suite join mirror m on m.id = s.mirror
 		where m.name = $1 and s.name = $2 order by g.gen desc limit 1`, mirror, string(suite))
@@ -252,11 +255,11 @@ func (t *tx) lastGeneration(ctx context.Context, mirror string, suite repo.Suite
 }
 
 // LastCheck implements meta.Snapshots.
-func (s *Store) LastCheck(ctx context.Context, mirror string) (meta.Check, error) {
+func (s *Store) LastCheck(ctx context.Context, mirror meta.MirrorName) (meta.Check, error) {
 	return ask(ctx, s, func(t *tx) (meta.Check, error) { return t.lastCheck(ctx, mirror) })
 }
 
-func (t *tx) lastCheck(ctx context.Context, mirror string) (c meta.Check, err error) {
+func (t *tx) lastCheck(ctx context.Context, mirror meta.MirrorName) (c meta.Check, err error) {
 	if err := t.doc(ctx, &c, "select doc from mirrorcheck where mirror = $1", mirror); err != nil && !errors.Is(err, meta.ErrNotFound) {
 		return c, fmt.Errorf("last check of mirror %s: %w", mirror, err)
 	}
@@ -264,11 +267,11 @@ func (t *tx) lastCheck(ctx context.Context, mirror string) (c meta.Check, err er
 }
 
 // SetCheck implements meta.Writer.
-func (s *Store) SetCheck(ctx context.Context, mirror string, c meta.Check) error {
+func (s *Store) SetCheck(ctx context.Context, mirror meta.MirrorName, c meta.Check) error {
 	return s.write(ctx, "check", func(t *tx) error { return t.setCheck(ctx, mirror, c) })
 }
 
-func (t *tx) setCheck(ctx context.Context, mirror string, c meta.Check) error {
+func (t *tx) setCheck(ctx context.Context, mirror meta.MirrorName, c meta.Check) error {
 	before, err := t.lastCheck(ctx, mirror)
 	if err != nil {
 		return err
@@ -283,7 +286,7 @@ func (t *tx) setCheck(ctx context.Context, mirror string, c meta.Check) error {
 }
 
 // Head implements meta.Writer.
-func (s *Store) Head(ctx context.Context, mirror string) (*meta.Head, error) {
+func (s *Store) Head(ctx context.Context, mirror meta.MirrorName) (*meta.Head, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Head, error) {
 		h := &meta.Head{Generations: map[repo.SuiteName]*meta.Generation{}}
 		var err error
@@ -309,6 +312,6 @@ func (s *Store) Head(ctx context.Context, mirror string) (*meta.Head, error) {
 }
 
 // LastGeneration implements meta.Writer.
-func (s *Store) LastGeneration(ctx context.Context, mirror string, suite repo.SuiteName) (*meta.Generation, error) {
+func (s *Store) LastGeneration(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (*meta.Generation, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Generation, error) { return t.lastGeneration(ctx, mirror, suite) })
 }

@@ -23,7 +23,7 @@ const (
 // Stage is a meta.Stage. Rows are copied in batches.
 type Stage struct {
 	s      *Store
-	mirror string
+	mirror meta.MirrorName
 	suite  repo.SuiteName
 	mid    int32
 	sid    int32
@@ -54,7 +54,7 @@ type staged struct {
 }
 
 // NewStage implements meta.Writer.
-func (s *Store) NewStage(ctx context.Context, mirror string, suite repo.SuiteName) (meta.Stage, error) {
+func (s *Store) NewStage(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName) (meta.Stage, error) {
 	st := &Stage{s: s, mirror: mirror, suite: suite}
 	err := s.write(ctx, "stage begin", func(t *tx) (err error) {
 		if st.sid, err = t.makeSuite(ctx, mirror, suite); err != nil {

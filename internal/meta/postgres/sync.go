@@ -59,8 +59,8 @@ const begin = stalled + `, taken as (` + take + `)
 
 // BeginSync implements meta.Writer with one statement, if the last holder released the
 // lease.
-func (s *Store) BeginSync(ctx context.Context, mirror, who string, ttl time.Duration) (meta.Lease, *meta.Head, error) {
-	l := meta.Lease{Name: meta.LeaseSync + mirror, Holder: rand.Text()}
+func (s *Store) BeginSync(ctx context.Context, mirror meta.MirrorName, who string, ttl time.Duration) (meta.Lease, *meta.Head, error) {
+	l := meta.Lease{Name: meta.LeaseSync + string(mirror), Holder: rand.Text()}
 	var err error
 	if len(meta.LeasesOf(ctx)) > 0 {
 		if l, err = s.AcquireLease(ctx, l.Name, who, ttl); err != nil {
@@ -94,7 +94,7 @@ func (s *Store) BeginSync(ctx context.Context, mirror, who string, ttl time.Dura
 }
 
 // andHead adds the result of Head to a lease that was taken.
-func (s *Store) andHead(ctx context.Context, l meta.Lease, mirror string) (meta.Lease, *meta.Head, error) {
+func (s *Store) andHead(ctx context.Context, l meta.Lease, mirror meta.MirrorName) (meta.Lease, *meta.Head, error) {
 	h, err := s.Head(ctx, mirror)
 	if err != nil {
 		return meta.Lease{}, nil, errors.Join(err, s.ReleaseLease(context.WithoutCancel(ctx), l))
@@ -103,7 +103,7 @@ func (s *Store) andHead(ctx context.Context, l meta.Lease, mirror string) (meta.
 }
 
 // headOf decodes the result of begin.
-func headOf(mirror string, check, snap, gens []byte) (*meta.Head, error) {
+func headOf(mirror meta.MirrorName, check, snap, gens []byte) (*meta.Head, error) {
 	h := &meta.Head{Generations: map[repo.SuiteName]*meta.Generation{}}
 	if check != nil {
 		if err := undoc(check, &h.Check); err != nil {
@@ -140,7 +140,7 @@ const end = `
 
 // EndSync implements meta.Writer. It uses one statement, unless it has to add the event
 // of a failure or ctx has another lease.
-func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror string, before, c meta.Check) error {
+func (s *Store) EndSync(ctx context.Context, l meta.Lease, mirror meta.MirrorName, before, c meta.Check) error {
 	other := func(held meta.Lease) bool { return held != l }
 	if slices.ContainsFunc(meta.LeasesOf(ctx), other) || meta.FailureEvent(mirror, &before, &c) != nil {
 		ctx = meta.UnderLease(ctx, l)

@@ -125,7 +125,7 @@ func (w *World) TB() testing.TB { return w.tb }
 // have the machine's. Engine.Sync compares the clocks.
 func (w *World) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
 	o.AcceptClock = true
-	return w.Engine.Sync(ctx, name, o)
+	return w.Engine.Sync(ctx, config.MirrorName(name), o)
 }
 
 // TrySync syncs the mirror "debian" a minute later.

@@ -29,7 +29,7 @@ func (Format) ClientConfig(kind string, p repo.SourceParams) (string, error) {
 	if checks && len(p.KeyFiles) == 0 {
 		return "", fmt.Errorf("client configuration of %s: a .repo file cannot hold a key: no key file named", p.Name)
 	}
-	name := p.Mirror.Name
+	name := string(p.Mirror.Name)
 	if name == "" {
 		name = p.Name
 	}

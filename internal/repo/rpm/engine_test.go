@@ -73,7 +73,7 @@ func newWorld(t *testing.T, opts rpmtest.Options, change func(*config.Mirror), m
 // upstream's.
 func (w *world) Sync(ctx context.Context, name string, o mirror.SyncOptions) (*mirror.SyncResult, error) {
 	o.AcceptClock = true
-	return w.Engine.Sync(ctx, name, o)
+	return w.Engine.Sync(ctx, config.MirrorName(name), o)
 }
 
 func (w *world) sync(t *testing.T) *mirror.SyncResult {

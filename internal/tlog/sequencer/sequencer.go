@@ -471,11 +471,11 @@ func newer(line, than []byte) bool {
 }
 
 // Newest returns the newest timestamp of a mirror in the log, or zero.
-func (l *Log) Newest(ctx context.Context, mirror string) (time.Time, error) {
+func (l *Log) Newest(ctx context.Context, mirror meta.MirrorName) (time.Time, error) {
 	if l.broken != nil {
 		return time.Time{}, l.broken
 	}
-	found, err := l.store.LogNamed(ctx, []string{logfmt.NewestSubject(mirror)})
+	found, err := l.store.LogNamed(ctx, []string{logfmt.NewestSubject(string(mirror))})
 	if err != nil || found[0] < 0 {
 		return time.Time{}, err
 	}

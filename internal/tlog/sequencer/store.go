@@ -109,7 +109,7 @@ func (s *Store) withdraw(ctx context.Context, cause error, leaves []logfmt.Leaf)
 
 // generationLeaf returns the entry for a generation.
 func generationLeaf(g *meta.Generation, at time.Time) *logfmt.Snapshot {
-	l := &logfmt.Snapshot{Mirror: g.Mirror, Suite: string(g.Suite), Timestamp: meta.FormatTimestamp(at), Date: g.Date.UTC().Format(time.RFC3339)}
+	l := &logfmt.Snapshot{Mirror: string(g.Mirror), Suite: string(g.Suite), Timestamp: meta.FormatTimestamp(at), Date: g.Date.UTC().Format(time.RFC3339)}
 	if len(g.Docs) > 0 {
 		l.Release = g.Docs[0].SHA256
 	}
@@ -291,7 +291,7 @@ func kitLeaf(k meta.Kit) logfmt.Leaf {
 }
 
 // RemoveSnapshot implements meta.Keeper.
-func (s *Store) RemoveSnapshot(ctx context.Context, mirror string, at time.Time, keepNewest bool, now time.Time) error {
+func (s *Store) RemoveSnapshot(ctx context.Context, mirror meta.MirrorName, at time.Time, keepNewest bool, now time.Time) error {
 	if err := s.log.witnesses.refused(); err != nil {
 		return err
 	}
@@ -317,8 +317,8 @@ func (s *Store) RemoveExpired(ctx context.Context, keep []meta.Keep, now time.Ti
 	return removed, s.log.Append(context.WithoutCancel(ctx), leaves...)
 }
 
-func removedSnapshot(mirror string, at time.Time) logfmt.Leaf {
-	return &logfmt.Removed{Kind: logfmt.KindSnapshot, Name: mirror + "@" + meta.FormatTimestamp(at)}
+func removedSnapshot(mirror meta.MirrorName, at time.Time) logfmt.Leaf {
+	return &logfmt.Removed{Kind: logfmt.KindSnapshot, Name: string(mirror) + "@" + meta.FormatTimestamp(at)}
 }
 
 // Recover reconciles the log with the metadata at the start, before anything is
@@ -381,7 +381,7 @@ func (s *Store) there(ctx context.Context, kind, name string, manifest cas.Diges
 		mirror, timestamp, _ := strings.Cut(name, "@")
 		var at time.Time
 		if at, err = time.Parse(meta.TimestampFormat, timestamp); err == nil {
-			_, err = s.Snapshot(ctx, mirror, at)
+			_, err = s.Snapshot(ctx, meta.MirrorName(mirror), at)
 		}
 	}
 	switch {
@@ -456,7 +456,7 @@ type sealed struct {
 
 // heldSnapshots adds the generations of a mirror that the log lacks, and its removed
 // snapshots.
-func (s *Store) heldSnapshots(ctx context.Context, mirror string, out []made) ([]made, error) {
+func (s *Store) heldSnapshots(ctx context.Context, mirror meta.MirrorName, out []made) ([]made, error) {
 	first := map[string]sealed{}
 	for before := (time.Time{}); ; {
 		page, err := s.SnapshotsBefore(ctx, mirror, before, listPage)
@@ -476,7 +476,7 @@ func (s *Store) heldSnapshots(ctx context.Context, mirror string, out []made) ([
 	for page := range slices.Chunk(slices.Collect(maps.Values(first)), listPage) {
 		names := make([]string, len(page))
 		for i, e := range page {
-			names[i] = logfmt.SnapshotSubject(mirror, string(e.suite), meta.FormatTimestamp(e.at))
+			names[i] = logfmt.SnapshotSubject(string(mirror), string(e.suite), meta.FormatTimestamp(e.at))
 		}
 		known, err := s.LogNamed(ctx, names)
 		if err != nil {

@@ -147,7 +147,7 @@ func (c *call) keyInfo(ctx context.Context) (*api.KeyInfo, error) {
 }
 
 func describeKey(k sign.Key, ring *sign.Keyring, file string) *api.KeyInfo {
-	out := &api.KeyInfo{Fingerprint: k.Fingerprint, UserID: k.UserID, Created: k.Created.UTC(), Algorithm: k.Algorithm, File: file, Armored: string(ring.ExportArmored())}
+	out := &api.KeyInfo{Fingerprint: string(k.Fingerprint), UserID: k.UserID, Created: k.Created.UTC(), Algorithm: k.Algorithm, File: file, Armored: string(ring.ExportArmored())}
 	if !k.Expires.IsZero() {
 		t := k.Expires.UTC()
 		out.Expires = &t

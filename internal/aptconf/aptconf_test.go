@@ -277,14 +277,15 @@ func TestKeys(t *testing.T) {
 	stanza := "Types: deb\nURIs: http://m.example.org/x\nSuites: s\nComponents: c\nSigned-By:"
 	for _, tt := range []struct {
 		name, signedBy string
-		keyring, fprs  []string
+		keyring        []string
+		fprs           []sign.Fingerprint
 	}{
-		{"inline", "\n" + folded.String(), nil, []string{other.Fingerprint()}},
+		{"inline", "\n" + folded.String(), nil, []sign.Fingerprint{other.Fingerprint()}},
 		{"several files", " /usr/share/keyrings/debian-archive-keyring.gpg, /usr/share/keyrings/b.gpg\n",
 			[]string{"/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/b.gpg"}, nil},
-		{"fingerprint", " " + k.Fingerprint() + "\n", nil, []string{k.Fingerprint()}},
-		{"fingerprint of a file", " /usr/share/keyrings/debian-archive-keyring.gpg " + k.Fingerprint() + "\n", nil, []string{k.Fingerprint()}},
-		{"exact subkey, and one that is not here", " " + k.Fingerprint() + "!, 0123456789ABCDEF0123456789ABCDEF01234567\n", nil, []string{k.Fingerprint()}},
+		{"fingerprint", " " + string(k.Fingerprint()) + "\n", nil, []sign.Fingerprint{k.Fingerprint()}},
+		{"fingerprint of a file", " /usr/share/keyrings/debian-archive-keyring.gpg " + string(k.Fingerprint()) + "\n", nil, []sign.Fingerprint{k.Fingerprint()}},
+		{"exact subkey, and one that is not here", " " + string(k.Fingerprint()) + "!, 0123456789ABCDEF0123456789ABCDEF01234567\n", nil, []sign.Fingerprint{k.Fingerprint()}},
 		{"none", " \n", []string{"/etc/apt/trusted.gpg.d/debian.asc", "/usr/share/keyrings/debian-archive-keyring.gpg"}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -293,7 +294,7 @@ func TestKeys(t *testing.T) {
 			if skipped = append(skipped, more...); len(skipped) > 0 || len(mirrors) != 1 {
 				t.Fatalf("%d mirrors, skipped %v", len(mirrors), skipped)
 			}
-			var fprs []string
+			var fprs []sign.Fingerprint
 			for _, key := range mirrors[0].Keys {
 				kr, err := sign.ParseKeyring([]byte(key))
 				if err != nil {

@@ -231,10 +231,10 @@ func (m Machine) keys(e *Entry) (keySet, error) {
 		// apt accepts a signature by any one of these keys. It can also require a certain
 		// subkey ("!"); a mirror can only require the whole certificate.
 		all := sign.Merge(rings...)
-		var known []string
+		var known []sign.Fingerprint
 		for _, f := range fprs {
-			if f = strings.TrimSuffix(f, "!"); all.Contains(f) {
-				known = append(known, f)
+			if k := sign.ParseFingerprint(strings.TrimSuffix(f, "!")); all.Contains(k) {
+				known = append(known, k)
 			}
 		}
 		picked, err := all.Filter(known...)

@@ -146,7 +146,9 @@ func (b *builder) add(typ string, block []byte) (ids []string, err error) {
 		}
 		b.pgp = append(b.pgp, ring)
 		for _, k := range ring.Keys() {
-			ids = append(append(ids, k.Fingerprint), k.Subkeys...)
+			for _, f := range append([]sign.Fingerprint{k.Fingerprint}, k.Subkeys...) {
+				ids = append(ids, string(f))
+			}
 		}
 		return ids, nil
 	case pemKey:

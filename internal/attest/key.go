@@ -60,7 +60,7 @@ func KeyOf(s *sign.Signer) *Key { return &Key{pgp: s} }
 // public key (SubjectPublicKeyInfo) in hex.
 func (k *Key) ID() string {
 	if k.pgp != nil {
-		return k.pgp.Fingerprint()
+		return string(k.pgp.Fingerprint())
 	}
 	d := keyDigest(k.ed.Public().(ed25519.PublicKey))
 	return hex.EncodeToString(d[:])
@@ -70,7 +70,7 @@ func (k *Key) ID() string {
 // an Ed25519 key.
 func (k *Key) URI() string {
 	if k.pgp != nil {
-		return "openpgp4fpr:" + k.pgp.Fingerprint()
+		return "openpgp4fpr:" + string(k.pgp.Fingerprint())
 	}
 	d := keyDigest(k.ed.Public().(ed25519.PublicKey))
 	return "ni:///sha-256;" + base64.RawURLEncoding.EncodeToString(d[:])

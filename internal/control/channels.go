@@ -67,7 +67,7 @@ func (c *Control) Channel(ctx context.Context, req *api.ChannelRef) (*api.Channe
 
 func (c *Control) channel(ch *meta.Channel, f *meta.Frozen) *api.Channel {
 	out := &api.Channel{
-		Name: ch.Name, Freeze: ch.Freeze, Moved: ch.Moved, By: ch.By, Key: ch.Key, URL: c.url("channel", ch.Name), Mirrors: []string{}, Earlier: []api.ChannelEarlier{},
+		Name: ch.Name, Freeze: ch.Freeze, Moved: ch.Moved, By: ch.By, Key: string(ch.Key), URL: c.url("channel", ch.Name), Mirrors: []string{}, Earlier: []api.ChannelEarlier{},
 	}
 	for _, m := range f.Mirrors {
 		out.Mirrors = append(out.Mirrors, string(m.Mirror))

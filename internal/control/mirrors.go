@@ -165,7 +165,7 @@ func (c *Control) suites(ctx context.Context, snap *meta.Snapshot, deep bool) ([
 func describeGeneration(d *api.SuiteDetail, g *meta.Generation) {
 	d.Undated, d.ValidUntil, d.Trust, d.Packages, d.Sources = g.Undated, optional(g.ValidUntil), string(g.Trust), g.Packages, g.Sources
 	for _, k := range g.Signers {
-		d.Signers = append(d.Signers, api.Signer(k))
+		d.Signers = append(d.Signers, api.Signer{Fingerprint: string(k.Fingerprint), UserID: k.UserID, SignedAt: k.SignedAt})
 	}
 	for _, doc := range g.Docs {
 		d.Documents = append(d.Documents, apiFile(doc.File))

@@ -27,7 +27,7 @@ const (
 // Overview describes the server for the public: it leaves out everything that only
 // administrators should know. It reads no manifest of a freeze.
 func (c *Control) Overview(ctx context.Context) (*api.Overview, error) {
-	out := &api.Overview{Version: c.cfg.Version, Key: c.cfg.Signer.Fingerprint(), Faults: []string{}, Mirrors: []api.OverviewMirror{}, Recordings: []api.Recording{}}
+	out := &api.Overview{Version: c.cfg.Version, Key: string(c.cfg.Signer.Fingerprint()), Faults: []string{}, Mirrors: []api.OverviewMirror{}, Recordings: []api.Recording{}}
 	mirrors, err := c.Mirrors(ctx, nil)
 	if err != nil {
 		return nil, err

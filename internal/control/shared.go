@@ -7,6 +7,7 @@ import (
 
 	"example.org/snapd/internal/api"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/sign"
 )
 
 const (
@@ -84,7 +85,7 @@ func (c *Control) nodeWarnings(n api.NodeStatus) (out []string) {
 	if n.Skew > maxSkew || n.Skew < -maxSkew {
 		out = append(out, fmt.Sprintf("the clock of node %s is %.0f seconds ahead of the database's: set it", n.Name, n.Skew))
 	}
-	if own := c.cfg.Signer.Fingerprint(); n.Key != own {
+	if own := c.cfg.Signer.Fingerprint(); sign.Fingerprint(n.Key) != own {
 		out = append(out, fmt.Sprintf("node %s signs with %s, this one with %s: give all nodes the same key", n.Name, n.Key, own))
 	}
 	return out

@@ -155,7 +155,7 @@ func (c *Control) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []str
 func (c *Control) Key() *api.KeyInfo {
 	k := c.cfg.Signer.Public()
 	out := &api.KeyInfo{
-		Fingerprint: k.Fingerprint, UserID: k.UserID, Created: k.Created, Expires: optional(k.Expires), Algorithm: k.Algorithm,
+		Fingerprint: string(k.Fingerprint), UserID: k.UserID, Created: k.Created, Expires: optional(k.Expires), Algorithm: k.Algorithm,
 		Armored: c.cfg.Signer.PublicKeyArmored(),
 	}
 	if len(c.cfg.Conf.Signing.Command) == 0 {

@@ -161,7 +161,7 @@ func (d *daemon) recoverLog(ctx context.Context) error {
 		}
 		if err == nil {
 			public := []byte(d.signer.PublicKeyArmored())
-			err = d.tlog.Append(ctx, &tlog.Key{Use: "freeze", Fingerprint: d.signer.Fingerprint(), Digest: cas.Sum(public)})
+			err = d.tlog.Append(ctx, &tlog.Key{Use: "freeze", Fingerprint: string(d.signer.Fingerprint()), Digest: cas.Sum(public)})
 		}
 	}
 	if errors.Is(err, sequencer.ErrBehind) || errors.Is(err, meta.ErrCorrupt) {

@@ -87,7 +87,7 @@ func (d *daemon) who() string {
 // self describes the state of this node to others.
 func (d *daemon) self() meta.NodeState {
 	n := meta.NodeState{
-		Name: d.name(), Role: d.cfg.Store.Role, Version: d.o.Version, Key: d.signer.Fingerprint(), Started: d.started.UTC(),
+		Name: d.name(), Role: d.cfg.Store.Role, Version: d.o.Version, Key: string(d.signer.Fingerprint()), Started: d.started.UTC(),
 		Skew: d.shared.State().Skew.Seconds(), Lag: d.shared.Lag().Seconds(), CacheSize: int64(d.cfg.Store.Cache),
 	}
 	if c, ok := cas.Find[*cache.Store](d.blobs); ok {

@@ -17,7 +17,7 @@ import (
 func Suite(g *meta.Generation, metalinkSize int64, wanted func(meta.Group) bool) DocSuite {
 	s := DocSuite{Suite: g.Suite, Date: g.Date.UTC(), Trust: g.Trust, Keys: []string{}, Indices: []DocIndex{}}
 	for _, k := range g.Signers {
-		s.Keys = append(s.Keys, k.Fingerprint)
+		s.Keys = append(s.Keys, string(k.Fingerprint))
 	}
 	slices.Sort(s.Keys)
 	for _, d := range g.Docs {

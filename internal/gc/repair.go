@@ -168,7 +168,7 @@ func (c *Collector) findRoots(ctx context.Context) (*roots, error) {
 					Mirror: m.Name, Listed: repo.Listed{Path: d.Path, Size: d.Size, SHA256: d.SHA256},
 				})
 			}
-			var signers []string
+			var signers []sign.Fingerprint
 			for _, k := range g.Signers {
 				signers = append(signers, k.Fingerprint)
 			}

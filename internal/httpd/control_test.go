@@ -131,7 +131,7 @@ func TestExpiringKeys(t *testing.T) {
 	use(signtest.NewExpiringKey(t, "past", time.Date(2021, 1, 2, 3, 4, 5, 0, time.UTC)))
 	if d := cmp.Diff([]string{
 		"the signing key expired on 2021-01-02: apt refuses what it signed (snapctl key renew)",
-		"key " + soon.Fingerprint() + ", which signed 4.0 and 1 more freeze, expires on 2090-01-02: apt refuses what it signed from then on",
+		"key " + string(soon.Fingerprint()) + ", which signed 4.0 and 1 more freeze, expires on 2090-01-02: apt refuses what it signed from then on",
 	}, warnings()); d != "" {
 		t.Errorf("-want +got\n%s", d)
 	}

@@ -19,6 +19,7 @@ import (
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/repo/deb/debtest"
+	"example.org/snapd/internal/sign"
 )
 
 // page returns the body of a page that must be there.
@@ -310,10 +311,10 @@ func TestProofPage(t *testing.T) {
 	if err := json.Unmarshal([]byte(s.get("/freeze/4.0/proof", "Accept: application/json").body), &p); err != nil {
 		t.Fatal(err)
 	}
-	if p.Before != "4.1" || p.Signature == nil || p.Signature.Fingerprint != s.signer.Fingerprint() || len(p.Faults) != 0 || len(p.Suites) != 1 || len(p.Suites[0].Keys) == 0 || p.Suites[0].Keys[0].UserID == "" {
+	if p.Before != "4.1" || p.Signature == nil || sign.Fingerprint(p.Signature.Fingerprint) != s.signer.Fingerprint() || len(p.Faults) != 0 || len(p.Suites) != 1 || len(p.Suites[0].Keys) == 0 || p.Suites[0].Keys[0].UserID == "" {
 		t.Errorf("proof: %+v", p)
 	}
-	s.wants("/freeze/4.0/proof", s.signer.Fingerprint(), p.Suites[0].Keys[0].Fingerprint, p.Suites[0].Documents[0].SHA256, p.Manifest)
+	s.wants("/freeze/4.0/proof", string(s.signer.Fingerprint()), p.Suites[0].Keys[0].Fingerprint, p.Suites[0].Documents[0].SHA256, p.Manifest)
 	seen := s.crawl("/freeze/4.0")
 	for _, path := range []string{"/freeze/4.0/proof", "/diff?a=4.1&b=4.0", "/by-hash/SHA256/" + p.Suites[0].Documents[0].SHA256} {
 		if !seen[path] {

@@ -161,7 +161,7 @@ func TestBuild(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		os.Chmod(dir, 0o755)
-		secrets = append(secrets, u.Port(), dir, "secret-name", a.Key.Fingerprint())
+		secrets = append(secrets, u.Port(), dir, "secret-name", string(a.Key.Fingerprint()))
 		if i == 1 {
 			t.Setenv("TZ", "Asia/Tokyo")
 			t.Setenv("LC_ALL", "C")

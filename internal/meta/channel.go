@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/sign"
 )
 
 // Channel is a name that shows a freeze and can be moved to another.
@@ -17,9 +18,9 @@ type Channel struct {
 	// Moved is the time of the last move and the date of the documents. It increases with
 	// each move, even if the channel is removed and created again, because clients ignore
 	// documents that are not newer than theirs.
-	Moved time.Time `json:"moved"`
-	By    string    `json:"by,omitempty"`  // who moved it
-	Key   string    `json:"key,omitempty"` // fingerprint of the key that signed the documents
+	Moved time.Time        `json:"moved"`
+	By    string           `json:"by,omitempty"`  // who moved it
+	Key   sign.Fingerprint `json:"key,omitempty"` // the key that signed the documents
 	// KeyBlob is its certificate.
 	KeyBlob cas.Digest `json:"key_blob,omitzero"`
 	// Documents are the signed documents, <mirror>/<path>, in the order of their paths.

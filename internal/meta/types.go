@@ -7,6 +7,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
 )
 
 // MirrorName is the name of a mirror.
@@ -204,16 +205,16 @@ type Frozen struct {
 	Signature repo.File `json:"signature"`
 	Prov      repo.File `json:"provenance"`
 	// ProvSignature is the signature of Prov; zero if Prov is not signed.
-	ProvSignature repo.File      `json:"provenance_signature,omitzero"`
-	Key           string         `json:"key"` // fingerprint of the signing key
-	KeyBlob       cas.Digest     `json:"key_blob"`
-	Tree          repo.File      `json:"tree,omitzero"` // the listing of the tree
-	Mirrors       []FrozenMirror `json:"mirrors"`
-	Packages      int            `json:"packages"`
-	Sources       int            `json:"sources"`
-	Bytes         int64          `json:"bytes"`
-	Statements    []repo.File    `json:"statements,omitempty"` // signed statements beside the manifest
-	Imported      bool           `json:"imported,omitempty"`
+	ProvSignature repo.File        `json:"provenance_signature,omitzero"`
+	Key           sign.Fingerprint `json:"key"` // the signing key
+	KeyBlob       cas.Digest       `json:"key_blob"`
+	Tree          repo.File        `json:"tree,omitzero"` // the listing of the tree
+	Mirrors       []FrozenMirror   `json:"mirrors"`
+	Packages      int              `json:"packages"`
+	Sources       int              `json:"sources"`
+	Bytes         int64            `json:"bytes"`
+	Statements    []repo.File      `json:"statements,omitempty"` // signed statements beside the manifest
+	Imported      bool             `json:"imported,omitempty"`
 }
 
 // Blobs lists the blobs that the record refers to, without those of its tree.

@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/fetch/remote"
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
 )
 
 // suiteSync syncs one suite of the new snapshot.
@@ -120,7 +121,7 @@ func (s *suiteSync) putDocuments(ctx context.Context, docs []repo.Doc) (out []me
 func (s *suiteSync) keepProof(ctx context.Context) (err error) {
 	kr := s.kr
 	if f, ok := s.f.(repo.PackageSigner); kr != nil && !(ok && f.SignsPackages() && s.m.CheckPackages()) {
-		var fprs []string
+		var fprs []sign.Fingerprint
 		for _, k := range s.root.Signers {
 			fprs = append(fprs, k.Fingerprint)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/errclass"
+	"example.org/snapd/internal/sign"
 )
 
 var (
@@ -106,9 +107,9 @@ type Doc struct {
 
 // Signer is a key that verified a root.
 type Signer struct {
-	Fingerprint string    `json:"fingerprint"` // of the primary key, upper-case hex
-	UserID      string    `json:"user_id,omitempty"`
-	SignedAt    time.Time `json:"signed_at"`
+	Fingerprint sign.Fingerprint `json:"fingerprint"` // of the primary key, upper-case hex
+	UserID      string           `json:"user_id,omitempty"`
+	SignedAt    time.Time        `json:"signed_at"`
 }
 
 // Root is one verified state of a suite.

@@ -15,7 +15,7 @@ import (
 type cert struct {
 	copies [][]byte // packets as read, without local trust packets
 	blocks []block
-	fpr    string
+	fpr    Fingerprint
 	keys   []*pubKey // primary first
 
 	once   sync.Once
@@ -34,7 +34,7 @@ type block struct {
 // self-signatures.
 type pubKey struct {
 	pk      *packet.PublicKey
-	fpr     string
+	fpr     Fingerprint
 	primary bool
 	selfs   []selfSig
 	revs    []revocation

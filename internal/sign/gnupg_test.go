@@ -121,9 +121,9 @@ func TestSubkeysAndExpiryByGnuPG(t *testing.T) {
 	g := newGnuPG(t)
 	g.run(signtest.Created, nil, "--quick-gen-key", "archive@example.org", "ed25519", "cert", "10y")
 	fpr := g.export("archive@example.org").Fingerprints()[0]
-	g.run(signtest.Created, nil, "--quick-add-key", fpr, "rsa2048", "sign", "7y")
-	g.run(signtest.Created, nil, "--quick-add-key", fpr, "cv25519", "encr", "never")
-	kr := g.export(fpr)
+	g.run(signtest.Created, nil, "--quick-add-key", string(fpr), "rsa2048", "sign", "7y")
+	g.run(signtest.Created, nil, "--quick-add-key", string(fpr), "cv25519", "encr", "never")
+	kr := g.export(string(fpr))
 	k := kr.Keys()[0]
 	clear := g.run(day, []byte(release), "--clearsign")
 	at := func(kr *sign.Keyring, t time.Time) (sign.Verified, error) {
@@ -133,13 +133,13 @@ func TestSubkeysAndExpiryByGnuPG(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := v.Good[0]; s.Fingerprint != fpr || s.SigningKey != k.Subkeys[0] {
+	if s := v.Good[0]; s.Fingerprint != fpr || sign.Fingerprint(s.SigningKey) != k.Subkeys[0] {
 		t.Errorf("signed by %s of %s, want %s of %s", s.SigningKey, s.Fingerprint, k.Subkeys[0], fpr)
 	}
-	if f, err := kr.Filter(strings.ToLower(k.Subkeys[0])); err != nil || f.Len() != 1 {
+	if f, err := kr.Filter(sign.ParseFingerprint(strings.ToLower(string(k.Subkeys[0])))); err != nil || f.Len() != 1 {
 		t.Errorf("filter by subkey: %v", err)
 	}
-	if !kr.Contains(k.Subkeys[1]) || kr.Contains(fpr[1:]+"0") {
+	if !kr.Contains(k.Subkeys[1]) || kr.Contains(sign.Fingerprint(string(fpr[1:])+"0")) {
 		t.Error("Contains")
 	}
 	later := day.AddDate(3, 0, 0) // the subkey has expired, the primary key has not
@@ -147,16 +147,16 @@ func TestSubkeysAndExpiryByGnuPG(t *testing.T) {
 		t.Errorf("expired subkey: %v", err)
 	}
 	// Extended long after: old signatures count again at any time.
-	g.run(later, nil, "--quick-set-expire", fpr, "30y", k.Subkeys[0])
-	g.run(later, nil, "--quick-set-expire", fpr, "30y")
+	g.run(later, nil, "--quick-set-expire", string(fpr), "30y", string(k.Subkeys[0]))
+	g.run(later, nil, "--quick-set-expire", string(fpr), "30y")
 	for _, when := range []time.Time{day, later, day.AddDate(10, 0, 0)} {
-		if _, err := at(g.export(fpr), when); err != nil {
+		if _, err := at(g.export(string(fpr)), when); err != nil {
 			t.Errorf("extended, at %v: %v", when, err)
 		}
 	}
 	// A signature with an expiry of its own.
 	short := g.run(day, []byte(release), "--default-sig-expire", "10d", "--clearsign")
-	opts := sign.VerifyOptions{Keyring: g.export(fpr), At: day}
+	opts := sign.VerifyOptions{Keyring: g.export(string(fpr)), At: day}
 	if _, err := sign.VerifyClearsigned(short, opts); err != nil {
 		t.Errorf("expiring signature: %v", err)
 	}
@@ -170,12 +170,12 @@ func TestSubkeysAndExpiryByGnuPG(t *testing.T) {
 	}
 	// The subkey revoked.
 	cmd := exec.CommandContext(t.Context(), "gpg", "--homedir", g.home, "--no-tty", "--command-fd", "0", "--status-fd", "2", "--pinentry-mode", "loopback", "--passphrase", "",
-		"--faked-system-time", "20240101T000000!", "--edit-key", fpr)
+		"--faked-system-time", "20240101T000000!", "--edit-key", string(fpr))
 	cmd.Stdin = strings.NewReader("key 1\nrevkey\ny\n1\n\ny\nsave\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if _, err := at(g.export(fpr), day); !errors.Is(err, sign.ErrRevoked) {
+	if _, err := at(g.export(string(fpr)), day); !errors.Is(err, sign.ErrRevoked) {
 		t.Errorf("revoked subkey: %v", err)
 	}
 }
@@ -261,7 +261,7 @@ func v3(t testing.TB, k *sign.PrivateKey, data []byte, at time.Time, hash crypto
 		t.Fatal(err)
 	}
 	var keyID uint64
-	fmt.Sscanf(k.Fingerprint()[24:], "%X", &keyID)
+	fmt.Sscanf(string(k.Fingerprint()[24:]), "%X", &keyID)
 	body := append([]byte{3, 5}, suffix...)
 	body = binary.BigEndian.AppendUint64(body, keyID)
 	body = append(body, 1, id, sum[0], sum[1])
@@ -288,7 +288,7 @@ func TestVersion3(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []sign.Signature{{Fingerprint: k.Fingerprint(), SigningKey: k.Fingerprint(), UserID: "rpm <rpm@example.org>", Created: day, Digest: "SHA256"}}
+	want := []sign.Signature{{Fingerprint: k.Fingerprint(), SigningKey: string(k.Fingerprint()), UserID: "rpm <rpm@example.org>", Created: day, Digest: "SHA256"}}
 	if diff := cmp.Diff(want, v.Good); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -330,7 +330,7 @@ func TestRenewAndRevokeByGnuPG(t *testing.T) {
 	show := func(k *sign.PrivateKey) string {
 		g := newGnuPG(t)
 		g.run(later, k.Armored(), "--import")
-		out := g.run(later, nil, "--with-colons", "--list-keys", k.Fingerprint())
+		out := g.run(later, nil, "--with-colons", "--list-keys", string(k.Fingerprint()))
 		return strings.Join(strings.Split(strings.Split(string(out), "\npub:")[1], ":")[:6], ":")
 	}
 	r, err := k.Renew(later, time.Time{})
@@ -374,9 +374,9 @@ func TestRenewSubkeys(t *testing.T) {
 	g := newGnuPG(t)
 	g.run(signtest.Created, nil, "--quick-gen-key", "a@example.org", "ed25519", "cert", "1y")
 	fpr := g.export("a@example.org").Fingerprints()[0]
-	g.run(signtest.Created, nil, "--quick-add-key", fpr, "ed25519", "sign", "1y")
-	g.run(signtest.Created, nil, "--quick-add-uid", fpr, "b@example.org")
-	k, err := sign.ParsePrivateKey(g.run(signtest.Created, nil, "--armor", "--export-secret-keys", fpr))
+	g.run(signtest.Created, nil, "--quick-add-key", string(fpr), "ed25519", "sign", "1y")
+	g.run(signtest.Created, nil, "--quick-add-uid", string(fpr), "b@example.org")
+	k, err := sign.ParsePrivateKey(g.run(signtest.Created, nil, "--armor", "--export-secret-keys", string(fpr)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -392,7 +392,7 @@ func TestRenewSubkeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := v.Good[0]; s.SigningKey != r.Public().Subkeys[0] {
+	if s := v.Good[0]; sign.Fingerprint(s.SigningKey) != r.Public().Subkeys[0] {
 		t.Errorf("signed by %s", s.SigningKey)
 	}
 	if _, status, err := gpgv(t, signtest.KeyringFile(t, r), write(t, "InRelease", clear)); err != nil || strings.Contains(status, "EXPKEYSIG") {
@@ -438,7 +438,7 @@ func TestKeyFiles(t *testing.T) {
 		}
 	}
 	for _, f := range []string{"%v", "%+v", "%#v", "%s", "%x"} {
-		if got := fmt.Sprintf(f, k); got != "private key "+k.Fingerprint() {
+		if got := fmt.Sprintf(f, k); got != "private key "+string(k.Fingerprint()) {
 			t.Errorf("%s shows %q", f, got)
 		}
 	}
@@ -481,7 +481,7 @@ func TestCommandSigner(t *testing.T) {
 		{"wrong time, allowed", strings.Replace(gpg, `"$SNAPD_SIGN_TIME!"`, "20200301T000000!", 1), public, sign.CommandOptions{AnyTime: true}, ""},
 		{"wrong type", strings.Replace(gpg, "--textmode", "", 1), public, sign.CommandOptions{}, "expected one of type text"},
 		{"wrong key", gpg, other.Keyring().ExportArmored(), sign.CommandOptions{}, "exit status 2"},
-		{"a key that is not the announced one", strings.Replace(gpg, `"$SNAPD_SIGN_FINGERPRINT"`, k.Fingerprint(), 1), other.Keyring().ExportArmored(), sign.CommandOptions{}, "signature by an unknown key"},
+		{"a key that is not the announced one", strings.Replace(gpg, `"$SNAPD_SIGN_FINGERPRINT"`, string(k.Fingerprint()), 1), other.Keyring().ExportArmored(), sign.CommandOptions{}, "signature by an unknown key"},
 		{"other data", "(cat; echo x) | (" + gpg + ")", public, sign.CommandOptions{}, "bad signature"},
 		{"failure", "echo no card >&2; exit 3", public, sign.CommandOptions{}, "exit status 3: no card"},
 		{"failure after a signature", strings.TrimPrefix(gpg, "exec ") + "; exit 4", public, sign.CommandOptions{}, "exit status 4"},

@@ -192,7 +192,7 @@ func TestClearSignForms(t *testing.T) {
 func TestKeyrings(t *testing.T) {
 	a, b, c := signtest.NewKey(t, "a"), signtest.NewKey(t, "b"), signtest.NewKey(t, "c")
 	all := signtest.Keyring(a, b, c)
-	fprs := []string{a.Fingerprint(), b.Fingerprint(), c.Fingerprint()}
+	fprs := []sign.Fingerprint{a.Fingerprint(), b.Fingerprint(), c.Fingerprint()}
 	for _, paths := range [][]string{
 		{signtest.KeyringFile(t, a, b, c)},
 		{signtest.ArmoredKeyringFile(t, a, b, c)},
@@ -213,11 +213,11 @@ func TestKeyrings(t *testing.T) {
 			t.Errorf("%q: exports other bytes", paths)
 		}
 	}
-	f, err := all.Filter(c.Fingerprint(), "0x"+strings.ToLower(a.Fingerprint()))
-	if err != nil || !cmp.Equal(f.Fingerprints(), []string{fprs[0], fprs[2]}) {
+	f, err := all.Filter(c.Fingerprint(), sign.ParseFingerprint("0x"+strings.ToLower(string(a.Fingerprint()))))
+	if err != nil || !cmp.Equal(f.Fingerprints(), []sign.Fingerprint{fprs[0], fprs[2]}) {
 		t.Errorf("filter: %v, %v", f.Fingerprints(), err)
 	}
-	if _, err := all.Filter(strings.Repeat("0", 40)); !errors.Is(err, sign.ErrUnknownKey) {
+	if _, err := all.Filter(sign.Fingerprint(strings.Repeat("0", 40))); !errors.Is(err, sign.ErrUnknownKey) {
 		t.Errorf("filter: %v", err)
 	}
 	// A revocation in any copy counts, whichever comes first.

@@ -153,10 +153,13 @@ func (k *Keyring) add(certs ...*cert) {
 	}
 }
 
+// Fingerprint is the fingerprint of an OpenPGP key in upper-case hexadecimal.
+type Fingerprint string
+
 // Fingerprints returns the fingerprints of the primary keys, in upper-case
 // hexadecimal and keyring order.
-func (k *Keyring) Fingerprints() []string {
-	var out []string
+func (k *Keyring) Fingerprints() []Fingerprint {
+	var out []Fingerprint
 	for _, c := range k.list() {
 		out = append(out, c.fpr)
 	}
@@ -165,9 +168,9 @@ func (k *Keyring) Fingerprints() []string {
 
 // Key describes one certificate of a keyring.
 type Key struct {
-	Fingerprint string   // of the primary key
-	Subkeys     []string // fingerprints of the subkeys, in order
-	UserID      string   // primary user ID; characters that could confuse a terminal are escaped
+	Fingerprint Fingerprint   // of the primary key
+	Subkeys     []Fingerprint // of the subkeys, in order
+	UserID      string        // primary user ID; characters that could confuse a terminal are escaped
 	Created     time.Time
 	Expires     time.Time // by the newest self-signature; zero: never
 	Revoked     bool
@@ -188,7 +191,7 @@ func (k *Keyring) Len() int { return len(k.list()) }
 
 // Contains reports whether the keyring has a primary key or subkey with the
 // fingerprint.
-func (k *Keyring) Contains(fpr string) bool { return k.find(fpr) != nil }
+func (k *Keyring) Contains(fpr Fingerprint) bool { return k.find(fpr) != nil }
 
 func (k *Keyring) list() []*cert {
 	if k == nil {
@@ -197,8 +200,7 @@ func (k *Keyring) list() []*cert {
 	return k.certs
 }
 
-func (k *Keyring) find(fpr string) *cert {
-	fpr = normalFingerprint(fpr)
+func (k *Keyring) find(fpr Fingerprint) *cert {
 	for _, c := range k.list() {
 		for _, key := range c.keys {
 			if key.fpr == fpr {
@@ -212,12 +214,12 @@ func (k *Keyring) find(fpr string) *cert {
 // Filter returns the certificates that have a primary key or subkey with one of
 // the fingerprints, in keyring order. If a fingerprint is not in the keyring, the
 // error wraps ErrUnknownKey.
-func (k *Keyring) Filter(fprs ...string) (*Keyring, error) {
+func (k *Keyring) Filter(fprs ...Fingerprint) (*Keyring, error) {
 	take := make(map[*cert]bool)
 	for _, f := range fprs {
 		c := k.find(f)
 		if c == nil {
-			return nil, fmt.Errorf("%w: %s is not in the keyring (%s)", ErrUnknownKey, excerpt.Of(f), k.names())
+			return nil, fmt.Errorf("%w: %s is not in the keyring (%s)", ErrUnknownKey, excerpt.Of(string(f)), k.Names())
 		}
 		take[c] = true
 	}
@@ -259,8 +261,8 @@ func (k *Keyring) ExportArmored() []byte {
 	return out
 }
 
-// names lists the keys, for messages.
-func (k *Keyring) names() string {
+// Names lists the keys, for messages.
+func (k *Keyring) Names() string {
 	const most = 8
 	if k.Len() == 0 {
 		return "the keyring is empty"
@@ -274,17 +276,18 @@ func (k *Keyring) names() string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(c.fpr)
+		b.WriteString(string(c.fpr))
 	}
 	return b.String()
 }
 
-func fingerprint(b []byte) string { return strings.ToUpper(hex.EncodeToString(b)) }
+func fingerprint(b []byte) Fingerprint { return Fingerprint(strings.ToUpper(hex.EncodeToString(b))) }
 
-// normalFingerprint accepts the usual ways to write fingerprints.
-func normalFingerprint(s string) string {
+// ParseFingerprint accepts the usual ways to write a fingerprint: lower case, with blanks,
+// with 0x. It does not check that there is such a key.
+func ParseFingerprint(s string) Fingerprint {
 	s = strings.ToUpper(strings.Join(strings.Fields(s), ""))
-	return strings.TrimPrefix(s, "0X")
+	return Fingerprint(strings.TrimPrefix(s, "0X"))
 }
 
 // showUserID bounds a user ID and escapes what could confuse a terminal or log.

@@ -82,7 +82,7 @@ func parseMessage(p rawPacket) *message {
 	m.sig, m.created, m.hash = sig, sig.CreationTime.UTC(), sig.Hash
 	switch {
 	case len(sig.IssuerFingerprint) > 0:
-		m.issuer = fingerprint(sig.IssuerFingerprint)
+		m.issuer = string(fingerprint(sig.IssuerFingerprint))
 	case sig.IssuerKeyId != nil:
 		m.issuer = fmt.Sprintf("%016X", *sig.IssuerKeyId)
 	default:
@@ -161,7 +161,7 @@ func (m *message) check(opts VerifyOptions) Signature {
 		err := m.checkBy(t, opts)
 		if s.Err == nil || err == nil || rank(err) < rank(s.Err) {
 			t.cert.evaluate()
-			s.Fingerprint, s.SigningKey, s.UserID, s.Err = t.cert.fpr, t.key.fpr, t.cert.userID, err
+			s.Fingerprint, s.SigningKey, s.UserID, s.Err = t.cert.fpr, string(t.key.fpr), t.cert.userID, err
 		}
 		if err == nil {
 			break

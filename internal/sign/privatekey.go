@@ -23,7 +23,7 @@ import (
 // and safe for concurrent use.
 type PrivateKey struct {
 	packets []rawPacket // as in the private key block
-	secrets map[string]*packet.PrivateKey
+	secrets map[Fingerprint]*packet.PrivateKey
 	cert    *cert
 }
 
@@ -96,7 +96,7 @@ func parsePrivateKey(data []byte) (*PrivateKey, error) {
 	if len(packets) == 0 || packets[0].tag != tagSecretKey {
 		return nil, fmt.Errorf("%w: expected a private key packet first", ErrMalformed)
 	}
-	k := &PrivateKey{packets: packets, secrets: make(map[string]*packet.PrivateKey)}
+	k := &PrivateKey{packets: packets, secrets: make(map[Fingerprint]*packet.PrivateKey)}
 	public := make([]rawPacket, 0, len(packets))
 	for i, p := range packets {
 		if p.tag != tagSecretKey && p.tag != tagSecretSubkey {
@@ -198,7 +198,7 @@ func (k *PrivateKey) Keyring() *Keyring { return &Keyring{certs: []*cert{k.cert}
 func (k *PrivateKey) Public() Key { return k.cert.describe() }
 
 // Fingerprint returns the primary key's fingerprint.
-func (k *PrivateKey) Fingerprint() string { return k.cert.fpr }
+func (k *PrivateKey) Fingerprint() Fingerprint { return k.cert.fpr }
 
 // Renew returns the key with new self-signatures, dated at, that set its expiry to
 // expires, or to never if that is zero. The old self-signatures are kept, but the newest
@@ -476,7 +476,7 @@ func joinPackets(packets []rawPacket) []byte {
 }
 
 // String keeps key material out of logs.
-func (k *PrivateKey) String() string { return "private key " + k.cert.fpr }
+func (k *PrivateKey) String() string { return "private key " + string(k.cert.fpr) }
 
 // GoString keeps key material out of logs.
 func (k *PrivateKey) GoString() string { return k.String() }

@@ -59,7 +59,7 @@ func TestRPM(t *testing.T) {
 		}
 		run("rpmbuild", "-bb", "--define", "_topdir "+dir, "--define", "_build_id_links none", spec)
 		path := filepath.Join(dir, "RPMS/noarch/x-1-1.noarch.rpm")
-		run("rpmsign", "--define", "__gpg "+needs.Program(t, "gpg"), "--define", "_gpg_name "+k.Fingerprint(), "--rpmv3", "--addsign", path)
+		run("rpmsign", "--define", "__gpg "+needs.Program(t, "gpg"), "--define", "_gpg_name "+string(k.Fingerprint()), "--rpmv3", "--addsign", path)
 		db := filepath.Join(dir, "db")
 		run("rpmkeys", "--dbpath", db, "--import", signtest.ArmoredKeyringFile(t, k))
 		t.Logf("%s", run("rpmkeys", "--dbpath", db, "--checksig", "-v", path))

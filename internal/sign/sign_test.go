@@ -60,7 +60,7 @@ func TestOwnSignaturesByGpgv(t *testing.T) {
 				t.Errorf("text (-want +got):\n%s", diff)
 			}
 			want := []sign.Signature{{
-				Fingerprint: tt.key.Fingerprint(), SigningKey: tt.key.Fingerprint(),
+				Fingerprint: tt.key.Fingerprint(), SigningKey: string(tt.key.Fingerprint()),
 				UserID: tt.key.Public().UserID, Created: day, Digest: "SHA512",
 			}}
 			if diff := cmp.Diff(want, v.Good); diff != "" {
@@ -70,7 +70,7 @@ func TestOwnSignaturesByGpgv(t *testing.T) {
 			if err != nil {
 				t.Fatalf("gpgv: %v\n%s", err, status)
 			}
-			if !strings.Contains(status, "GOODSIG") || !strings.Contains(status, "VALIDSIG "+tt.key.Fingerprint()+" 2020-02-29") {
+			if !strings.Contains(status, "GOODSIG") || !strings.Contains(status, "VALIDSIG "+string(tt.key.Fingerprint())+" 2020-02-29") {
 				t.Errorf("gpgv status: %s", status)
 			}
 			if diff := cmp.Diff(string(v.Text), strings.TrimSuffix(out, "\n")); diff != "" {
@@ -91,18 +91,18 @@ func TestOwnSignaturesByGpgv(t *testing.T) {
 func TestRefusalWords(t *testing.T) {
 	key, other := signtest.NewKey(t, "key"), signtest.NewKey(t, "other")
 	clear := signtest.ClearSign(t, key, release, day)
-	ring := func(k *sign.PrivateKey) string { return " (" + k.Fingerprint() + ")" }
+	ring := func(k *sign.PrivateKey) string { return " (" + string(k.Fingerprint()) + ")" }
 	for name, tt := range map[string]struct {
 		data []byte
 		opts sign.VerifyOptions
 		want string
 	}{
 		"changed text": {bytes.Replace(clear, []byte("stable"), []byte("stabel"), 1), sign.VerifyOptions{Keyring: key.Keyring(), At: day},
-			"bad signature: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + key.Fingerprint() + " (the signature does not match the signed data)"},
+			"bad signature: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + string(key.Fingerprint()) + " (the signature does not match the signed data)"},
 		"revoked": {clear, sign.VerifyOptions{Keyring: signtest.Revoked(t, key, day.AddDate(1, 0, 0), true).Keyring(), At: day},
-			"revoked key: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + key.Fingerprint() + " (revoked on 2021-03-01T12:00:00Z (compromised))"},
+			"revoked key: expected a good signature by a key of the keyring" + ring(key) + ", found one by " + string(key.Fingerprint()) + " (revoked on 2021-03-01T12:00:00Z (compromised))"},
 		"other key": {clear, sign.VerifyOptions{Keyring: other.Keyring(), At: day},
-			"signature by an unknown key: expected a good signature by a key of the keyring" + ring(other) + ", found one by " + key.Fingerprint()},
+			"signature by an unknown key: expected a good signature by a key of the keyring" + ring(other) + ", found one by " + string(key.Fingerprint())},
 	} {
 		if _, err := sign.VerifyClearsigned(tt.data, tt.opts); err == nil || err.Error() != tt.want {
 			t.Errorf("%s: %v\nexpected %s", name, err, tt.want)

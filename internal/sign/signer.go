@@ -68,7 +68,7 @@ func LoadSigner(path string) (*Signer, error) {
 }
 
 // Fingerprint returns the fingerprint of the primary key.
-func (s *Signer) Fingerprint() string { return s.cert.fpr }
+func (s *Signer) Fingerprint() Fingerprint { return s.cert.fpr }
 
 // Public describes the certificate.
 func (s *Signer) Public() Key { return s.cert.describe() }
@@ -140,7 +140,7 @@ func (s *Signer) sign(data []byte, at time.Time, typ packet.SignatureType) ([]by
 	var err error
 	switch {
 	case s.command != nil:
-		sig, err = s.command.sign(data, at, typ == packet.SigTypeText, s.cert.fpr)
+		sig, err = s.command.sign(data, at, typ == packet.SigTypeText, string(s.cert.fpr))
 	case s.key != nil:
 		sig, err = s.key.sign(data, at, typ)
 	default:

@@ -69,18 +69,18 @@ type Verified struct {
 
 // Signature describes one signature.
 type Signature struct {
-	Fingerprint string    // of the primary key, upper-case hexadecimal; empty if the key is unknown
-	SigningKey  string    // fingerprint of the key or subkey that signed; if unknown, the issuer named in the signature
-	UserID      string    // primary user id of the certificate
-	Created     time.Time // as stated in the signature, UTC
-	Digest      string    // "SHA512"
-	Err         error     // why the signature does not count; nil if it is good
+	Fingerprint Fingerprint // of the primary key, upper-case hexadecimal; empty if the key is unknown
+	SigningKey  string      // fingerprint of the key or subkey that signed; if unknown, the issuer named in the signature
+	UserID      string      // primary user id of the certificate
+	Created     time.Time   // as stated in the signature, UTC
+	Digest      string      // "SHA512"
+	Err         error       // why the signature does not count; nil if it is good
 }
 
 // Fingerprints returns the primary keys of the good signatures, each once.
-func (v Verified) Fingerprints() []string {
-	var out []string
-	seen := make(map[string]bool)
+func (v Verified) Fingerprints() []Fingerprint {
+	var out []Fingerprint
+	seen := make(map[Fingerprint]bool)
 	for _, s := range v.Good {
 		if !seen[s.Fingerprint] {
 			seen[s.Fingerprint] = true
@@ -263,7 +263,7 @@ func verdict(sigs []*message, opts VerifyOptions) (Verified, error) {
 		expected = "only good signatures"
 	}
 	return Verified{Other: v.Other}, &verifyError{sentinel, fmt.Sprintf("%v: expected %s by a key of the keyring (%s), found %s",
-		sentinel, expected, opts.Keyring.names(), strings.Join(found, "; "))}
+		sentinel, expected, opts.Keyring.Names(), strings.Join(found, "; "))}
 }
 
 // verifyError wraps its sentinel without repeating its text in the message.
@@ -282,8 +282,8 @@ func (s Signature) describe(said error) string {
 	if by == "" {
 		by = "an unreadable signature packet"
 	}
-	if s.Fingerprint != "" && s.Fingerprint != s.SigningKey {
-		by += " of " + s.Fingerprint
+	if s.Fingerprint != "" && s.Fingerprint != Fingerprint(s.SigningKey) {
+		by += " of " + string(s.Fingerprint)
 	}
 	why := strings.TrimPrefix(strings.TrimPrefix(s.Err.Error(), said.Error()), ": ")
 	if s.SigningKey != "" { // mentioned before

@@ -97,7 +97,7 @@ func TestKeyFromTheFuture(t *testing.T) {
 	s := start(t, head+"[signing]\nkey_file = \""+file+"\"\n"+a.stanza("debian", ""))
 	s.Ctl("sync")
 	for _, c := range []string{"freeze 4.1 --package a", "freeze 4.1 --package a --dry-run"} {
-		s.Refuse(1, args(c), "the system clock cannot be right: it is at ", "signing key "+k.Fingerprint()+" was created at ", "hint: set the system clock")
+		s.Refuse(1, args(c), "the system clock cannot be right: it is at ", "signing key "+string(k.Fingerprint())+" was created at ", "hint: set the system clock")
 	}
 	var status api.Status
 	if s.status(&status); !strings.Contains(strings.Join(status.Warnings, "\n"), "the signing key was made at ") {

@@ -199,7 +199,7 @@ func TestVouch(t *testing.T) {
 			t.Errorf("%s: %+v", name, v.Faults)
 		}
 	}
-	p := filepath.Join(dir, "_statements", "signature-"+strings.ToLower(w.Signer.Fingerprint())+".json")
+	p := filepath.Join(dir, "_statements", "signature-"+strings.ToLower(string(w.Signer.Fingerprint()))+".json")
 	data, err := os.ReadFile(p)
 	if err != nil {
 		t.Fatal(err)

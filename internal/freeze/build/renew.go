@@ -28,7 +28,7 @@ func (b *Builder) Vouch(ctx context.Context) (int, error) {
 	}
 	n := 0
 	present := b.signer.Fingerprint()
-	name := "signature-" + strings.ToLower(present)
+	name := "signature-" + strings.ToLower(string(present))
 	for _, f := range all {
 		if f.Key == present {
 			if err := b.keepRenewed(ctx, f); err != nil {
@@ -43,7 +43,7 @@ func (b *Builder) Vouch(ctx context.Context) (int, error) {
 		batch := b.blobs.NewBatch()
 		err := b.addStatement(ctx, batch, f, name, &freeze.Statement{
 			Type: freeze.SignatureStatement, Freeze: f.Name, Manifest: f.Manifest.SHA256,
-			How: map[string]string{"key": present, "earlier_key": f.Key},
+			How: map[string]string{"key": string(present), "earlier_key": string(f.Key)},
 		}, nil)
 		batch.Discard()
 		if err != nil {
@@ -82,7 +82,7 @@ func (b *Builder) keepRenewed(ctx context.Context, f *meta.Frozen) error {
 
 // renews reports whether a certificate that expires at until renews the key with the
 // fingerprint in a keyring. An older certificate of the key does not.
-func renews(ring *sign.Keyring, fingerprint string, until time.Time) bool {
+func renews(ring *sign.Keyring, fingerprint sign.Fingerprint, until time.Time) bool {
 	for _, k := range ring.Keys() {
 		if k.Fingerprint == fingerprint && (k.Expires.IsZero() || !until.IsZero() && !until.After(k.Expires)) {
 			return false

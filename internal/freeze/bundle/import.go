@@ -21,6 +21,7 @@ import (
 	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/regfile"
 	"example.org/snapd/internal/repo"
+	"example.org/snapd/internal/sign"
 )
 
 // Limits of a batch of imported files.
@@ -108,7 +109,7 @@ func (m *importer) run(ctx context.Context) error {
 	doc, res := m.found.Document, m.found.Result
 	m.f = &meta.Frozen{
 		Name: doc.Name, Date: doc.Date, Created: m.b.cfg.Now().UTC().Truncate(time.Second), Imported: true,
-		Key: res.Signature.Fingerprint, Packages: res.Packages, Sources: res.Sources,
+		Key: sign.Fingerprint(res.Signature.Fingerprint), Packages: res.Packages, Sources: res.Sources,
 	}
 	if err := m.documents(ctx); err != nil {
 		return err

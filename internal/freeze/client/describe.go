@@ -31,7 +31,7 @@ func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
 		return nil, err
 	}
 	out := &api.Frozen{
-		Name: f.Name, Date: f.Date, Created: f.Created, Manifest: f.Manifest.SHA256.String(), Key: f.Key,
+		Name: f.Name, Date: f.Date, Created: f.Created, Manifest: f.Manifest.SHA256.String(), Key: string(f.Key),
 		Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, URL: c.cfg.PublicURL + "/frozen/" + f.Name + "/",
 		Mirrors: []api.FrozenMirror{}, Images: []api.Image{}, Imported: f.Imported,
 	}

@@ -228,11 +228,11 @@ func (c *check) checkSignature(ctx context.Context, data, sig []byte, statements
 		}
 	}
 	if err != nil {
-		c.fault(freeze.ManifestSignature, "a signature by "+strings.Join(c.o.Ours.Fingerprints(), ", "), "", "signature of the freeze manifest: %v", err)
+		c.fault(freeze.ManifestSignature, "a signature by "+c.o.Ours.Names(), "", "signature of the freeze manifest: %v", err)
 		return
 	}
 	g := s.Good[0]
-	c.res.Signature = &api.Signer{Fingerprint: g.Fingerprint, UserID: g.UserID, SignedAt: g.Created}
+	c.res.Signature = &api.Signer{Fingerprint: string(g.Fingerprint), UserID: g.UserID, SignedAt: g.Created}
 }
 
 // documentFields checks the fields of the manifest that are about the whole freeze.

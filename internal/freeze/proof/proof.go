@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"example.org/snapd/internal/acquire"
 	"example.org/snapd/internal/api"
@@ -348,7 +347,7 @@ func Check(ctx context.Context, t *tree.Dir, name string, o Options) (*Directory
 		return nil, err
 	}
 	if !given {
-		c.note("the freeze's signature was checked with the key in the directory (" + strings.Join(inside.Fingerprints(), ", ") +
+		c.note("the freeze's signature was checked with the key in the directory (" + inside.Names() +
 			"): compare its fingerprint with one from a trusted source, or give a trusted key with --key")
 	} else if _, err := sign.VerifyDetached(data, sig, sign.VerifyOptions{Keyring: inside}); err != nil {
 		c.fault(freeze.KeyFile, "", "", "the certificate in the directory does not verify the signature of the freeze manifest: %v", err)

@@ -84,7 +84,7 @@ func (c *check) checkStatements(have map[string][]byte, manifest cas.Digest) {
 			continue
 		}
 		if err != nil {
-			c.fault(name, strings.Join(c.o.Ours.Fingerprints(), ", "), "", "signature of the statement: %v", err)
+			c.fault(name, c.o.Ours.Names(), "", "signature of the statement: %v", err)
 			continue
 		}
 		c.checkStatement(name, data, manifest)
@@ -131,7 +131,7 @@ func (c *check) vouched(ctx context.Context, manifest cas.Digest, statements map
 	for name, data := range statements {
 		var s freeze.Statement
 		if strings.HasSuffix(name, ".asc") || json.Unmarshal(data, &s) != nil || s.Type != freeze.SignatureStatement ||
-			s.Freeze != c.doc.Name || s.Manifest != manifest || !then.Contains(s.How["earlier_key"]) {
+			s.Freeze != c.doc.Name || s.Manifest != manifest || !then.Contains(sign.Fingerprint(s.How["earlier_key"])) {
 			continue
 		}
 		if _, err := sign.VerifyDetached(data, statements[name+".asc"], sign.VerifyOptions{Keyring: c.o.Ours}); err == nil {

@@ -185,7 +185,7 @@ func (x *suiteProof) unreadable(field string, f repo.File, err error) {
 func (x *suiteProof) checkKeys(signers []repo.Signer) {
 	signed := map[string]bool{}
 	for _, s := range signers {
-		signed[s.Fingerprint] = true
+		signed[string(s.Fingerprint)] = true
 	}
 	for _, k := range x.s.Keys {
 		if !signed[k] {
@@ -204,7 +204,7 @@ func (x *suiteProof) checkKeys(signers []repo.Signer) {
 func (x *suiteProof) relied() {
 	relied := api.Relied{Mirror: string(x.d.Name), Suite: string(x.s.Suite), Trust: string(x.root.Trust), Date: x.root.Date, Signers: []api.Signer{}, Pinned: x.c.o.Upstream != nil}
 	for _, k := range x.root.Signers {
-		relied.Signers = append(relied.Signers, api.Signer{Fingerprint: k.Fingerprint, UserID: k.UserID, SignedAt: k.SignedAt})
+		relied.Signers = append(relied.Signers, api.Signer{Fingerprint: string(k.Fingerprint), UserID: k.UserID, SignedAt: k.SignedAt})
 	}
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()

@@ -66,7 +66,7 @@ func (v *Verifier) addSuites(ctx context.Context, f *meta.Frozen, m *freeze.DocM
 		}
 		if ring != nil {
 			for _, k := range ring.Keys() {
-				names[k.Fingerprint] = k.UserID
+				names[string(k.Fingerprint)] = k.UserID
 			}
 		}
 	}

@@ -167,7 +167,7 @@ func bigArchive(t testing.TB) (*debtest.Archive, config.Mirror) {
 	s.ValidFor = 24 * time.Hour
 	s.Fields = map[string]string{
 		"Changelogs": "https://mirror.example.org/@CHANGEPATH@_changelog", "Snapshots": "https://mirror.example.org/@SNAPSHOTID@/",
-		"Signed-By": a.Key.Fingerprint(),
+		"Signed-By": string(a.Key.Fingerprint()),
 	}
 	s.Add(
 		debtest.Package{Name: "hello", Fields: map[string]string{"Depends": "libhello1, hello-data"}},

@@ -114,7 +114,7 @@ func generationLeaf(g *meta.Generation, at time.Time) *logfmt.Snapshot {
 		l.Release = g.Docs[0].SHA256
 	}
 	for _, k := range g.Signers {
-		l.Signers = append(l.Signers, k.Fingerprint)
+		l.Signers = append(l.Signers, string(k.Fingerprint))
 	}
 	return l
 }
@@ -153,7 +153,7 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 
 // freezeLeaf returns the entry for a freeze.
 func freezeLeaf(f *meta.Frozen) *logfmt.Frozen {
-	return &logfmt.Frozen{Name: f.Name, Manifest: f.Manifest.SHA256, Signature: f.Signature.SHA256, Key: f.Key}
+	return &logfmt.Frozen{Name: f.Name, Manifest: f.Manifest.SHA256, Signature: f.Signature.SHA256, Key: string(f.Key)}
 }
 
 // RemoveFreeze implements meta.Publisher. It appends the entry first. If the removal then

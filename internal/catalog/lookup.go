@@ -192,9 +192,11 @@ func (s *suiteFinder) document(p string) *Found {
 		if d.Path != p {
 			continue
 		}
-		// Upstream's date may be earlier than the one of an earlier document, from another
-		// of its mirrors. apt, whom "now" redirects to both, would not see the later one.
-		return &Found{Size: d.Size, Digest: d.SHA256, Modified: s.gen.Timestamp, Want: s.want(repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256})}
+		modified := s.gen.DocDate(&d)
+		if s.latest {
+			modified = s.gen.Timestamp
+		}
+		return &Found{Size: d.Size, Digest: d.SHA256, Modified: modified, Want: s.want(repo.Listed{Path: p, Size: d.Size, SHA256: d.SHA256})}
 	}
 	return nil
 }

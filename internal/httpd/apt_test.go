@@ -120,7 +120,8 @@ func TestAptUpdateAcrossSync(t *testing.T) {
 }
 
 // An apt below "now" sees the newest snapshot, also if the mirror that it was synced from
-// has an earlier date for its files than the one before.
+// has the same date for its files as the one before, or an earlier one. Otherwise the date
+// of a signed document is upstream's.
 func TestAptUpdateBelowNow(t *testing.T) {
 	s := newSite(t, nil)
 	var date time.Time
@@ -135,15 +136,18 @@ func TestAptUpdateBelowNow(t *testing.T) {
 	}
 	apt := s.aptFor(s.conf.Server.PublicURL + "/archive/debian/now")
 	copied := s.Now().Add(2 * time.Hour)
-	for i, offset := range []time.Duration{0, 0, -time.Second, -time.Second} {
+	for i, offset := range []time.Duration{0, 0, -time.Second, -time.Second, time.Minute} {
 		name := fmt.Sprint("a", i)
 		s.Archive.Add(pkg(name, "1"))
 		s.publish()
 		date = copied.Add(offset)
-		s.sync()
+		at := s.sync()
 		apt.Run("apt-get", "update", "-o", fmt.Sprintf("Acquire::By-Hash=%t", i%2 == 0))
 		if out := apt.Run("apt-cache", "policy", name); !strings.Contains(out, "Candidate: 1") {
 			t.Errorf("after sync %d: %s", i, out)
+		}
+		if got := s.get("/archive/debian/" + at + "/dists/stable/InRelease").Header.Get("Last-Modified"); (got == date.UTC().Format(http.TimeFormat)) != (i == 0 || i == 4) {
+			t.Errorf("after sync %d: Last-Modified %s, upstream's is %s", i, got, date.UTC().Format(http.TimeFormat))
 		}
 	}
 }

@@ -119,9 +119,24 @@ func named(all []cas.Digest) []cas.Digest { return slices.DeleteFunc(all, cas.Di
 // Doc is a signed document, such as a Release file.
 type Doc struct {
 	repo.File
-	LastModified time.Time `json:"last_modified,omitzero"`
+	LastModified time.Time `json:"last_modified,omitzero"` // upstream's
 	ETag         string    `json:"etag,omitempty"`
 	URL          string    `json:"url,omitempty"`
+	// Dated replaces LastModified for clients, where that is not later than the date of
+	// the document that clients had before.
+	Dated time.Time `json:"dated,omitzero"`
+}
+
+// DocDate returns the Last-Modified of a document of the generation: upstream's, or the
+// time of the generation where upstream sent none.
+func (g *Generation) DocDate(d *Doc) time.Time {
+	switch {
+	case !d.Dated.IsZero():
+		return d.Dated
+	case d.LastModified.Unix() > 0:
+		return d.LastModified
+	}
+	return g.Timestamp
 }
 
 // Group is an index that the sync read, and the variant that is kept or made.

@@ -108,12 +108,36 @@ func (s *suiteSync) putDocuments(ctx context.Context, docs []repo.Doc) (out []me
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, meta.Doc{
+		doc := meta.Doc{
 			File:         repo.File{Path: d.Path, Size: info.Size, SHA256: info.Digest},
 			LastModified: d.LastModified.UTC(), ETag: d.ETag, URL: d.URL,
-		})
+		}
+		s.date(&doc)
+		out = append(out, doc)
 	}
 	return out, ctx.Err()
+}
+
+// date dates a document later than the one that it replaces. Upstream's date may be
+// earlier, if it comes from another mirror, or always the same. A client that asks for
+// the newest snapshot with the date of an earlier one would then not see the new document.
+func (s *suiteSync) date(doc *meta.Doc) {
+	docs := slices.Concat(s.last.Docs, s.last.Companions)
+	i := slices.IndexFunc(docs, func(d meta.Doc) bool { return d.Path == doc.Path })
+	if i < 0 {
+		return
+	}
+	before, date := s.last.DocDate(&docs[i]), doc.LastModified
+	if date.Unix() <= 0 {
+		date = s.now
+	}
+	switch {
+	case date.After(before):
+	case doc.SHA256 == docs[i].SHA256:
+		doc.Dated = before
+	default:
+		doc.Dated = before.Truncate(time.Second).Add(time.Second)
+	}
 }
 
 // keepProof stores the certificates that verified the root (the whole keyring if it also

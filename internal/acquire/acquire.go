@@ -35,7 +35,7 @@ type Format interface {
 	RootDocs(suite repo.SuiteName) [][]string
 	BaseURLs(ctx context.Context, g repo.Getter, m config.Mirror) ([]remote.URL, error)
 	CheckPackage(m config.Mirror, rec *repo.Record, kr *sign.Keyring) (io.WriteCloser, error)
-	Decode(form string, r io.Reader) (io.ReadCloser, error)
+	Decode(variant string, r io.Reader) (io.ReadCloser, error)
 }
 
 // Metadata is the part of meta.Store that an Acquirer uses.

@@ -131,7 +131,7 @@ func stageOne(ctx context.Context, st *bolt.Store, suite repo.SuiteName, gen int
 	}
 	date := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(gen) * 6 * time.Hour)
 	dist := "dists/" + string(suite)
-	forms := []repo.File{
+	variants := []repo.File{
 		{Path: dist + "/main/binary-amd64/Packages", Size: 50e6, SHA256: digest('p')},
 		{Path: dist + "/main/binary-amd64/Packages.gz", Size: 12e6, SHA256: digest('g')},
 		{Path: dist + "/main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},
@@ -151,11 +151,11 @@ func stageOne(ctx context.Context, st *bolt.Store, suite repo.SuiteName, gen int
 			Docs: []meta.Doc{{File: repo.File{Path: dist + "/InRelease", Size: 2000, SHA256: digest('r')}, LastModified: date}},
 			Groups: []meta.Group{{
 				Index: "main/binary-amd64/Packages", Component: "main", Arch: "amd64", Packages: true, Count: len(records),
-				Form:  repo.Listed{Path: "main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},
-				Plain: repo.Listed{Path: "main/binary-amd64/Packages", Size: 50e6, SHA256: digest('p')},
+				Variant: repo.Listed{Path: "main/binary-amd64/Packages.xz", Size: 9e6, SHA256: digest('x')},
+				Plain:   repo.Listed{Path: "main/binary-amd64/Packages", Size: 50e6, SHA256: digest('p')},
 			}},
 		}},
-		Listings: [][]repo.File{forms},
+		Listings: [][]repo.File{variants},
 	}
 	_, err = st.Seal(ctx, s, date)
 	return err

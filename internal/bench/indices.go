@@ -122,7 +122,7 @@ type indexBench struct {
 	lastOrder int64 // bytes of the newest order
 	compact   cost
 	plains    []cas.Digest
-	forms     []cas.Digest
+	variants  []cas.Digest
 	metadata  int64 // bytes for each further generation
 
 	plainSize      int64
@@ -304,13 +304,13 @@ func (x *indexBench) generation(ctx context.Context, gen int, records []repo.Rec
 	}
 	p.SHA256 = cas.Digest(sum.Sum(nil))
 	f := repo.Listed{Path: indexName + x.suffix, Size: info.Size, SHA256: info.Digest}
-	x.plains, x.forms, x.plainSize = append(x.plains, p.SHA256), append(x.forms, f.SHA256), p.Size
+	x.plains, x.variants, x.plainSize = append(x.plains, p.SHA256), append(x.variants, f.SHA256), p.Size
 	date := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(gen) * 6 * time.Hour)
 	_, err = x.st.Seal(ctx, &meta.Sealing{
 		Snapshot: meta.Snapshot{Mirror: "debian", Type: "deb", Suites: []meta.SnapshotSuite{{Suite: "stable", Gen: stage.Gen(), Date: date}}},
 		Generations: []meta.Generation{{
 			Mirror: "debian", Suite: "stable", Gen: stage.Gen(), Date: date, Trust: repo.TrustSignature, Complete: true, Packages: len(records),
-			Groups: []meta.Group{{Index: indexName, Packages: x.files == 0, Count: len(records), Form: f, Plain: p}},
+			Groups: []meta.Group{{Index: indexName, Packages: x.files == 0, Count: len(records), Variant: f, Plain: p}},
 		}},
 		Listings: [][]repo.File{{{Path: indexBlobPath + p.Path, Size: p.Size, SHA256: p.SHA256}, {Path: indexBlobPath + f.Path, Size: f.Size, SHA256: f.SHA256}}},
 	}, date)
@@ -319,8 +319,8 @@ func (x *indexBench) generation(ctx context.Context, gen int, records []repo.Rec
 
 // decode measures how long the program takes to decompress a variant, which is the other
 // way to get the plain index.
-func (x *indexBench) decode(ctx context.Context, form cas.Digest) error {
-	data, err := cas.ReadAll(ctx, x.blobs, form, 1<<30)
+func (x *indexBench) decode(ctx context.Context, variant cas.Digest) error {
+	data, err := cas.ReadAll(ctx, x.blobs, variant, 1<<30)
 	if err != nil {
 		return err
 	}
@@ -340,7 +340,7 @@ func (x *indexBench) decode(ctx context.Context, form cas.Digest) error {
 
 // make measures the regeneration of both variants of the newest compacted generation.
 func (x *indexBench) make(ctx context.Context) error {
-	gone := x.forms[indexGens-2]
+	gone := x.variants[indexGens-2]
 	if err := x.decode(ctx, gone); err != nil {
 		return err
 	}
@@ -385,12 +385,12 @@ type engine struct{}
 // Signed implements indices.Engine.
 func (engine) Signed(_ context.Context, g *meta.Generation) (map[string]repo.Listed, error) {
 	gr := &g.Groups[0]
-	return map[string]repo.Listed{gr.Plain.Path: gr.Plain, gr.Form.Path: gr.Form}, nil
+	return map[string]repo.Listed{gr.Plain.Path: gr.Plain, gr.Variant.Path: gr.Variant}, nil
 }
 
 // Decode implements indices.Engine.
-func (engine) Decode(_ *meta.Generation, form string, r io.Reader) (io.ReadCloser, error) {
-	return deb.Format{}.Decode(form, r)
+func (engine) Decode(_ *meta.Generation, variant string, r io.Reader) (io.ReadCloser, error) {
+	return deb.Format{}.Decode(variant, r)
 }
 
 // Flush implements indices.Engine.

@@ -163,12 +163,12 @@ func (b *bench) past(work string, n int, bound time.Duration, small func() (time
 }
 
 // ask sends a request and returns the time until its whole answer has arrived.
-func ask(ctx context.Context, method, to, form string) (time.Duration, error) {
-	req, err := http.NewRequestWithContext(ctx, method, to, strings.NewReader(form))
+func ask(ctx context.Context, method, to, variant string) (time.Duration, error) {
+	req, err := http.NewRequestWithContext(ctx, method, to, strings.NewReader(variant))
 	if err != nil {
 		return 0, err
 	}
-	if form != "" {
+	if variant != "" {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
 	start := time.Now()

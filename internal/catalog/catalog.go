@@ -47,7 +47,7 @@ type Metadata interface {
 type Format interface {
 	Suites(m config.Mirror) ([]repo.SuiteName, error)
 	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
-	Decode(form string, r io.Reader) (io.ReadCloser, error)
+	Decode(variant string, r io.Reader) (io.ReadCloser, error)
 	RootDocs(suite repo.SuiteName) [][]string
 	SuiteDir(suite repo.SuiteName) string
 	SuiteOf(path string, suites []repo.SuiteName) (suite repo.SuiteName, rel string, ok bool)

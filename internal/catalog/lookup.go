@@ -225,19 +225,19 @@ func (s *suiteFinder) delta(ctx context.Context, rel string) (repo.Listed, bool,
 }
 
 func (s *suiteFinder) readDeltas(ctx context.Context, x repo.DeltaLister, gr meta.Group) ([]repo.Listed, error) {
-	raw, err := s.cfg.Blobs.Open(ctx, gr.Form.SHA256)
+	raw, err := s.cfg.Blobs.Open(ctx, gr.Variant.SHA256)
 	if err != nil {
 		return nil, err
 	}
 	defer raw.Close()
-	r, err := s.format.Decode(gr.Form.Path, raw)
+	r, err := s.format.Decode(gr.Variant.Path, raw)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
 	files, err := x.Deltas(gr.Index, r)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", gr.Form.Path, err)
+		return nil, fmt.Errorf("%s: %w", gr.Variant.Path, err)
 	}
 	return files, nil
 }
@@ -255,8 +255,8 @@ func withPath(files []repo.Listed, p string) (repo.Listed, bool) {
 // it is not stored.
 func (s *suiteFinder) expanded(ctx context.Context, rel string) (repo.Listed, bool, error) {
 	for _, gr := range s.gen.Groups {
-		if gr.Form.Path == rel {
-			return gr.Form, true, nil // stored by the sync
+		if gr.Variant.Path == rel {
+			return gr.Variant, true, nil // stored by the sync
 		}
 	}
 	x, ok := s.format.(repo.Expander)
@@ -436,8 +436,8 @@ func (s *suiteFinder) lastWith(ctx context.Context, l meta.Listing) (*meta.Gener
 func (s *suiteFinder) variant(g *meta.Generation, p string) *acquire.Variant {
 	dir := s.format.SuiteDir(s.suite)
 	for _, gr := range g.Groups {
-		if dir+gr.Index == p && dir+gr.Form.Path != p {
-			return &acquire.Variant{Type: s.snap.Type, Path: gr.Form.Path, Digest: gr.Form.SHA256}
+		if dir+gr.Index == p && dir+gr.Variant.Path != p {
+			return &acquire.Variant{Type: s.snap.Type, Path: gr.Variant.Path, Digest: gr.Variant.SHA256}
 		}
 	}
 	return nil

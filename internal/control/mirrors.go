@@ -171,7 +171,7 @@ func describeGeneration(d *api.SuiteDetail, g *meta.Generation) {
 		d.Documents = append(d.Documents, apiFile(doc.File))
 	}
 	for _, gr := range g.Groups {
-		d.Indices = append(d.Indices, api.File{Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256.String()})
+		d.Indices = append(d.Indices, api.File{Path: gr.Variant.Path, Size: gr.Variant.Size, SHA256: gr.Variant.SHA256.String()})
 	}
 }
 

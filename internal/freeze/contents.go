@@ -30,7 +30,7 @@ func Suite(g *meta.Generation, metalinkSize int64, wanted func(meta.Group) bool)
 		if wanted(gr) {
 			s.Indices = append(s.Indices, DocIndex{
 				Index: gr.Index, Component: gr.Component, Arch: gr.Arch,
-				Path: gr.Form.Path, Size: gr.Form.Size, SHA256: gr.Form.SHA256, Packages: gr.Packages,
+				Path: gr.Variant.Path, Size: gr.Variant.Size, SHA256: gr.Variant.SHA256, Packages: gr.Packages,
 			})
 		}
 	}

@@ -65,7 +65,7 @@ func (x compactEngine) Signed(ctx context.Context, g *meta.Generation) (map[stri
 }
 
 // Decode implements indices.Engine.
-func (x compactEngine) Decode(g *meta.Generation, form string, r io.Reader) (io.ReadCloser, error) {
+func (x compactEngine) Decode(g *meta.Generation, variant string, r io.Reader) (io.ReadCloser, error) {
 	m, err := x.catalog.Mirror(g.Mirror)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (x compactEngine) Decode(g *meta.Generation, form string, r io.Reader) (io.
 	if err != nil {
 		return nil, err
 	}
-	return f.Decode(form, r)
+	return f.Decode(variant, r)
 }
 
 // Flush implements indices.Engine.

@@ -65,7 +65,7 @@ type Config struct {
 // Format knows the names of files and their compression.
 type Format interface {
 	HashName(path string, d cas.Digest) string
-	Decode(form string, r io.Reader) (io.ReadCloser, error)
+	Decode(variant string, r io.Reader) (io.ReadCloser, error)
 }
 
 // Tiles is the stored tree of a transparency log.

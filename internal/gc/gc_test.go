@@ -228,7 +228,7 @@ func TestExplain(t *testing.T) {
 	ctx, st := t.Context(), w.Store()
 	g, err := st.Generation(ctx, "debian", "stable", snaps[0].Suites[0].Gen)
 	must(err)
-	index := g.Groups[0].Form.SHA256
+	index := g.Groups[0].Variant.SHA256
 	must(st.PutKits(ctx, []meta.Kit{{Path: "a.iuk", Digest: kit}, {Path: "b.iuk", Digest: corrupt}}))
 	must(st.PutTree(ctx, "4.1", []meta.Node{{Path: "manifest", Digest: node, Size: 4}, {Path: "a.deb", Digest: w.digest(t, 5), Size: 4}}))
 	must(st.Publish(ctx, &meta.Frozen{Name: "4.1", Manifest: repo.File{SHA256: manifest}, Mirrors: []meta.FrozenMirror{{

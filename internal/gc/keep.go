@@ -18,13 +18,13 @@ type made map[cas.Digest][]*madeIndex
 // madeIndex is an index of which a generation does not keep a variant, and which is made
 // again.
 type madeIndex struct {
-	mirror meta.MirrorName
-	suite  repo.SuiteName
-	gen    uint32
-	index  string
-	form   repo.Listed
-	tried  bool // whether keeping its variant was tried
-	err    error
+	mirror  meta.MirrorName
+	suite   repo.SuiteName
+	gen     uint32
+	index   string
+	variant repo.Listed
+	tried   bool // whether keeping its variant was tried
+	err     error
 }
 
 // keepVariants reverses the compactions that depend on a lost order: each generation
@@ -43,7 +43,7 @@ func (c *Collector) keepVariants(ctx context.Context, order cas.Digest, bad map[
 			x.tried, x.err = true, c.keepVariant(ctx, x, src)
 		}
 		if x.err != nil {
-			failed = append(failed, fmt.Errorf("%s of generation %d of suite %s of %s: %w", x.form.Path, x.gen, x.suite, x.mirror, x.err))
+			failed = append(failed, fmt.Errorf("%s of generation %d of suite %s of %s: %w", x.variant.Path, x.gen, x.suite, x.mirror, x.err))
 		}
 	}
 	return errors.Join(failed...)
@@ -93,7 +93,7 @@ func (c *Collector) addMade(ctx context.Context, mirror meta.MirrorName, s meta.
 		if gr.Made == nil || !slices.ContainsFunc(gr.Made.Order, func(d cas.Digest) bool { return bad[d] != nil }) {
 			continue
 		}
-		x := &madeIndex{mirror: mirror, suite: s.Suite, gen: s.Gen, index: gr.Index, form: gr.Form}
+		x := &madeIndex{mirror: mirror, suite: s.Suite, gen: s.Gen, index: gr.Index, variant: gr.Variant}
 		for _, d := range gr.Made.Order {
 			if bad[d] != nil {
 				out[d] = append(out[d], x)
@@ -108,17 +108,17 @@ func (c *Collector) addMade(ctx context.Context, mirror meta.MirrorName, s meta.
 func (c *Collector) keepVariant(ctx context.Context, x *madeIndex, src *source) error {
 	batch := c.blobs.NewBatch()
 	defer batch.Discard()
-	if err := c.acquirer.Hold(ctx, batch, x.form.SHA256); err != nil {
-		if err := c.bring(ctx, x.form.SHA256, src); err != nil {
+	if err := c.acquirer.Hold(ctx, batch, x.variant.SHA256); err != nil {
+		if err := c.bring(ctx, x.variant.SHA256, src); err != nil {
 			return err
 		}
 	}
-	if err := cas.Check(ctx, c.blobs, x.form.SHA256); err != nil {
+	if err := cas.Check(ctx, c.blobs, x.variant.SHA256); err != nil {
 		return err
 	}
 	done, err := c.st.KeepIndex(ctx, x.mirror, x.suite, x.gen, x.index)
 	if err == nil && done {
-		c.cfg.Log.Info("an index keeps its compressed variant again", "repo", x.mirror, "suite", string(x.suite), "generation", x.gen, "path", x.form.Path)
+		c.cfg.Log.Info("an index keeps its compressed variant again", "repo", x.mirror, "suite", string(x.suite), "generation", x.gen, "path", x.variant.Path)
 	}
 	return err
 }

@@ -104,7 +104,7 @@ func (w *world) step(mirror meta.MirrorName, suites map[repo.SuiteName][]string)
 		sealing.Generations = append(sealing.Generations, meta.Generation{
 			Mirror: mirror, Suite: suite, Gen: st.Gen(), Date: w.now, Trust: repo.TrustNone,
 			Docs:   []meta.Doc{{File: repo.File{Path: "dists/" + string(suite) + "/InRelease", Size: 1, SHA256: sum("InRelease")}}},
-			Groups: []meta.Group{{Index: index, Component: "main", Arch: "amd64", Packages: true, Form: repo.Listed{Path: index, SHA256: sum("Packages")}}},
+			Groups: []meta.Group{{Index: index, Component: "main", Arch: "amd64", Packages: true, Variant: repo.Listed{Path: index, SHA256: sum("Packages")}}},
 		})
 		sealing.Listings = append(sealing.Listings, nil)
 		state := meta.SnapshotSuite{Suite: suite, Gen: st.Gen(), Date: w.now}

@@ -241,7 +241,7 @@ func (l *large) seal(records []repo.Record) *meta.Snapshot {
 			Mirror: "debian", Suite: "stable", Gen: stage.Gen(), Date: l.Now(), Trust: repo.TrustSignature, ByHash: true, Packages: len(records),
 			Docs: []meta.Doc{{File: repo.File{Path: "dists/stable/InRelease", Size: 2000, SHA256: digest("release")}, LastModified: l.Now()}},
 			Groups: []meta.Group{{
-				Index: largeIndex, Component: "main", Arch: "amd64", Packages: true, Count: len(records), Form: listed(".xz"), Plain: listed(""),
+				Index: largeIndex, Component: "main", Arch: "amd64", Packages: true, Count: len(records), Variant: listed(".xz"), Plain: listed(""),
 			}},
 		}},
 		Listings: [][]repo.File{{{Path: "dists/stable/" + largeIndex, Size: 1e7, SHA256: digest(largeIndex)}}},

@@ -36,7 +36,7 @@ type Engine interface {
 	// lists, by path.
 	Signed(ctx context.Context, g *meta.Generation) (map[string]repo.Listed, error)
 	// Decode returns a reader of the plain content of a compression variant.
-	Decode(g *meta.Generation, form string, r io.Reader) (io.ReadCloser, error)
+	Decode(g *meta.Generation, variant string, r io.Reader) (io.ReadCloser, error)
 	// Flush makes a batch durable.
 	Flush(ctx context.Context, batch cas.Batch) error
 }
@@ -173,7 +173,7 @@ func (s *series) generation(ctx context.Context, g *meta.Generation) error {
 	var signed map[string]repo.Listed
 	for i := range g.Groups {
 		gr := &g.Groups[i]
-		if gr.Made != nil || len(recipesFor(gr.Form.Path)) == 0 || gr.Form.Path == gr.Index || gr.Plain.SHA256.IsZero() || gr.Form.SHA256.IsZero() {
+		if gr.Made != nil || len(recipesFor(gr.Variant.Path)) == 0 || gr.Variant.Path == gr.Index || gr.Plain.SHA256.IsZero() || gr.Variant.SHA256.IsZero() {
 			continue
 		}
 		if signed == nil {
@@ -187,11 +187,11 @@ func (s *series) generation(ctx context.Context, g *meta.Generation) error {
 				return err
 			}
 		}
-		if signed[gr.Plain.Path].SHA256 != gr.Plain.SHA256 || signed[gr.Form.Path].SHA256 != gr.Form.SHA256 {
+		if signed[gr.Plain.Path].SHA256 != gr.Plain.SHA256 || signed[gr.Variant.Path].SHA256 != gr.Variant.SHA256 {
 			continue // no client could verify an index that is made
 		}
 		if err := s.index(ctx, g, gr); err != nil {
-			return fmt.Errorf("%s: %w", gr.Form.Path, err)
+			return fmt.Errorf("%s: %w", gr.Variant.Path, err)
 		}
 	}
 	return nil
@@ -204,13 +204,13 @@ func (s *series) index(ctx context.Context, g *meta.Generation, gr *meta.Group) 
 	made, size, err := s.prove(ctx, batch, g, gr)
 	switch {
 	case errors.Is(err, errKeep):
-		s.cfg.Log.Info("an index is not compacted", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Form.Path, "why", err.Error())
+		s.cfg.Log.Info("an index is not compacted", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Variant.Path, "why", err.Error())
 		return nil
 	case err != nil:
 		return err
 	}
 	done, err := s.cfg.Meta.CompactIndex(ctx, &meta.CompactIndex{
-		Mirror: g.Mirror, Suite: g.Suite, Gen: g.Gen, Index: gr.Index, Form: gr.Form.SHA256, Made: *made,
+		Mirror: g.Mirror, Suite: g.Suite, Gen: g.Gen, Index: gr.Index, Variant: gr.Variant.SHA256, Made: *made,
 	}, s.cfg.Now())
 	if err != nil || !done {
 		return err
@@ -218,9 +218,9 @@ func (s *series) index(ctx context.Context, g *meta.Generation, gr *meta.Group) 
 	gr.Made = made
 	s.proven[gr.Index] = gr
 	s.res.Indices++
-	s.res.Bytes += gr.Form.Size
+	s.res.Bytes += gr.Variant.Size
 	s.res.Order += size
-	s.cfg.Log.Info("an index was compacted", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Form.Path, "order", size)
+	s.cfg.Log.Info("an index was compacted", "repo", g.Mirror, "suite", string(g.Suite), "generation", g.Gen, "path", gr.Variant.Path, "order", size)
 	return nil
 }
 
@@ -239,12 +239,12 @@ func kept(ctx context.Context, err error) error {
 // prove stores the order of an index, makes both variants from the stored order, and
 // compares them with their digests. errKeep.
 func (s *series) prove(ctx context.Context, batch cas.Batch, g *meta.Generation, gr *meta.Group) (*meta.Made, int64, error) {
-	if s.bound > 0 && max(gr.Form.Size, gr.Plain.Size) > s.bound {
-		return nil, 0, fmt.Errorf("%w: %d bytes are more than the %d that are made (half the share of [store] cache)", errKeep, max(gr.Form.Size, gr.Plain.Size), s.bound)
+	if s.bound > 0 && max(gr.Variant.Size, gr.Plain.Size) > s.bound {
+		return nil, 0, fmt.Errorf("%w: %d bytes are more than the %d that are made (half the share of [store] cache)", errKeep, max(gr.Variant.Size, gr.Plain.Size), s.bound)
 	}
 	// The order that an earlier run has proven may be corrupt now, or the program may
 	// have changed.
-	if old := s.proven[gr.Index]; old != nil && old.Form.SHA256 == gr.Form.SHA256 && old.Plain.SHA256 == gr.Plain.SHA256 {
+	if old := s.proven[gr.Index]; old != nil && old.Variant.SHA256 == gr.Variant.SHA256 && old.Plain.SHA256 == gr.Plain.SHA256 {
 		return old.Made, 0, hold(ctx, batch, old.Made.Order)
 	}
 	store := s.storeText
@@ -287,7 +287,7 @@ func durable(s cas.Reader) cas.Reader {
 
 // recipe finds the recipe that makes the stored variant. errKeep.
 func (s *series) recipe(ctx context.Context, gr *meta.Group, plain func(context.Context, io.Writer) error) (*recipe, error) {
-	try := recipesFor(gr.Form.Path)
+	try := recipesFor(gr.Variant.Path)
 	if last := s.recipes[gr.Index]; last != nil {
 		try = append([]*recipe{last}, try...)
 	}
@@ -309,12 +309,12 @@ func (s *series) recipe(ctx context.Context, gr *meta.Group, plain func(context.
 	if failed != nil {
 		return nil, fmt.Errorf("%w: %w", errKeep, failed)
 	}
-	return nil, fmt.Errorf("%w: none of %d recipes makes %s", errKeep, len(try), gr.Form.Path)
+	return nil, fmt.Errorf("%w: none of %d recipes makes %s", errKeep, len(try), gr.Variant.Path)
 }
 
 // makes reports whether a recipe makes the stored variant, byte for byte.
 func (s *series) makes(ctx context.Context, r *recipe, gr *meta.Group, plain func(context.Context, io.Writer) error) (bool, error) {
-	b, err := s.cfg.Blobs.Open(ctx, gr.Form.SHA256)
+	b, err := s.cfg.Blobs.Open(ctx, gr.Variant.SHA256)
 	if err != nil {
 		return false, err
 	}
@@ -329,7 +329,7 @@ func (s *series) makes(ctx context.Context, r *recipe, gr *meta.Group, plain fun
 	if err != nil || !same {
 		return false, err
 	}
-	return cas.Digest(sum.Sum(nil)) == gr.Form.SHA256, nil
+	return cas.Digest(sum.Sum(nil)) == gr.Variant.SHA256, nil
 }
 
 // equal compares two streams until they differ, and hashes the second.

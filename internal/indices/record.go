@@ -41,11 +41,11 @@ func (s *series) stanzas(ctx context.Context, g *meta.Generation, index string) 
 
 // openForm opens the plain content of the stored variant of an index.
 func (s *series) openForm(ctx context.Context, g *meta.Generation, gr *meta.Group) (io.ReadCloser, error) {
-	b, err := s.cfg.Blobs.Open(ctx, gr.Form.SHA256)
+	b, err := s.cfg.Blobs.Open(ctx, gr.Variant.SHA256)
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.cfg.Engine.Decode(g, gr.Form.Path, bufio.NewReaderSize(b, 256<<10))
+	r, err := s.cfg.Engine.Decode(g, gr.Variant.Path, bufio.NewReaderSize(b, 256<<10))
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}

@@ -330,8 +330,8 @@ func planIn(g *meta.Generation, d cas.Digest) *plan {
 		case gr.Plain.SHA256:
 			p.path, p.size = gr.Plain.Path, gr.Plain.Size
 			return p
-		case gr.Form.SHA256:
-			p.path, p.size = gr.Form.Path, gr.Form.Size
+		case gr.Variant.SHA256:
+			p.path, p.size = gr.Variant.Path, gr.Variant.Size
 			p.recipe, p.unknown = recipeNamed(gr.Made.Recipe)
 			return p
 		}

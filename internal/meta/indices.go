@@ -17,7 +17,7 @@ type Made struct {
 	// Order lists the blobs of the order, including the orders that it is a difference
 	// to.
 	Order []cas.Digest `json:"order"`
-	// Recipe says how to make Form. Program is the version of the program that made the
+	// Recipe says how to make Variant. Program is the version of the program that made the
 	// same bytes.
 	Recipe  string `json:"recipe"`
 	Program string `json:"program"`
@@ -25,12 +25,12 @@ type Made struct {
 
 // CompactIndex is an index of a generation whose stored variant can be made again.
 type CompactIndex struct {
-	Mirror MirrorName
-	Suite  repo.SuiteName
-	Gen    uint32
-	Index  string
-	Form   cas.Digest // the variant that the generation keeps
-	Made   Made
+	Mirror  MirrorName
+	Suite   repo.SuiteName
+	Gen     uint32
+	Index   string
+	Variant cas.Digest // the variant that the generation keeps
+	Made    Made
 }
 
 // Indices replaces the compressed indices of old generations by the order of their
@@ -57,7 +57,7 @@ type Indices interface {
 // index does not keep that variant.
 func (g *Generation) Compact(c *CompactIndex) (added, dropped []cas.Digest, done bool) {
 	return g.change(func(gr *Group) bool {
-		if gr.Index != c.Index || gr.Form.SHA256 != c.Form || gr.Made != nil || gr.Plain.SHA256.IsZero() || len(c.Made.Order) == 0 {
+		if gr.Index != c.Index || gr.Variant.SHA256 != c.Variant || gr.Made != nil || gr.Plain.SHA256.IsZero() || len(c.Made.Order) == 0 {
 			return false
 		}
 		made := c.Made
@@ -111,7 +111,7 @@ func (g *Generation) Spare(path string) bool {
 		if rest != "" && (rest[0] != '.' || strings.Contains(rest, "/")) {
 			continue
 		}
-		if gr.Made != nil || !strings.HasSuffix(gr.Form.Path, gr.Index+rest) {
+		if gr.Made != nil || !strings.HasSuffix(gr.Variant.Path, gr.Index+rest) {
 			return true
 		}
 	}

@@ -105,7 +105,7 @@ func (g *Generation) Blobs() []cas.Digest {
 	}
 	for _, gr := range g.Groups {
 		if gr.Made == nil {
-			out = append(out, gr.Form.SHA256)
+			out = append(out, gr.Variant.SHA256)
 		} else {
 			out = append(out, gr.Made.Order...)
 		}
@@ -145,7 +145,7 @@ type Group struct {
 	Component string      `json:"component,omitempty"`
 	Arch      string      `json:"arch,omitempty"`
 	Packages  bool        `json:"packages,omitempty"`
-	Form      repo.Listed `json:"form"` // as listed, SHA256 filled in
+	Variant   repo.Listed `json:"form"` // as listed, SHA256 filled in
 	Plain     repo.Listed `json:"plain,omitzero"`
 	Count     int         `json:"count,omitempty"`   // records
 	Sources   int         `json:"sources,omitempty"` // of these, source packages
@@ -154,7 +154,7 @@ type Group struct {
 	Unusable      int      `json:"unusable,omitempty"`
 	FirstUnusable string   `json:"first_unusable,omitempty"`
 	Also          []string `json:"also,omitempty"` // groups that are parsed together with it
-	// Made says how the variants are made; nil: Form is stored.
+	// Made says how the variants are made; nil: Variant is stored.
 	Made *Made `json:"made,omitempty"`
 }
 

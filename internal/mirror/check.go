@@ -28,7 +28,7 @@ func (s *suiteSync) checkGroups(ctx context.Context) *checks {
 		if s.stored[i] == nil || g.Packages {
 			continue
 		}
-		if old := groupOf(s.last, g.Index); old != nil && !old.Packages && old.Form.SHA256 == s.stored[i].SHA256 {
+		if old := groupOf(s.last, g.Index); old != nil && !old.Packages && old.Variant.SHA256 == s.stored[i].SHA256 {
 			c.warnings[i] = warningsOf(s.last, g.Index)
 			continue
 		}
@@ -46,10 +46,10 @@ func (s *suiteSync) checkGroups(ctx context.Context) *checks {
 }
 
 // checkGroup judges one group.
-func (s *suiteSync) checkGroup(ctx context.Context, g repo.Group, form repo.Listed, warnings *[]string) error {
-	found, err := s.f.CheckIndex(ctx, s.root, g, form, s.openStored)
+func (s *suiteSync) checkGroup(ctx context.Context, g repo.Group, variant repo.Listed, warnings *[]string) error {
+	found, err := s.f.CheckIndex(ctx, s.root, g, variant, s.openStored)
 	if err != nil {
-		return fmt.Errorf("index %s%s: %w", s.dir, form.Path, err)
+		return fmt.Errorf("index %s%s: %w", s.dir, variant.Path, err)
 	}
 	for _, w := range found {
 		*warnings = append(*warnings, g.Index+": "+w)

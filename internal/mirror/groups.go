@@ -69,7 +69,7 @@ func (s *suiteSync) absentWarnings() (out []string) {
 func (s *suiteSync) knownBySHA512(ctx context.Context) (map[string]cas.Digest, error) {
 	var others [][]byte
 	for _, g := range s.groups {
-		for _, v := range g.Forms {
+		for _, v := range g.Variants {
 			if v.SHA256.IsZero() {
 				others = append(others, []byte(v.SHA512))
 			}
@@ -94,7 +94,7 @@ func (s *suiteSync) knownBySHA512(ctx context.Context) (map[string]cas.Digest, e
 // holdVariant makes the batch hold the first stored variant of a group. It returns nil if
 // none is stored.
 func (s *suiteSync) holdVariant(ctx context.Context, g repo.Group, known map[string]cas.Digest) *repo.Listed {
-	for _, v := range g.Forms {
+	for _, v := range g.Variants {
 		if v.SHA256.IsZero() {
 			v.SHA256 = known[v.SHA512]
 		}
@@ -114,8 +114,8 @@ func (s *suiteSync) holdVariant(ctx context.Context, g repo.Group, known map[str
 func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Listed, error) {
 	var failed []error
 	gone := true // all variants are missing
-	for _, v := range g.Forms {
-		if v.Size == 0 && v.Path == g.Index && len(g.Forms) > 1 {
+	for _, v := range g.Variants {
+		if v.Size == 0 && v.Path == g.Index && len(g.Variants) > 1 {
 			continue // upstreams rarely have an empty uncompressed variant beside compressed ones
 		}
 		info, err := s.fetchListed(ctx, v)
@@ -145,7 +145,7 @@ func (s *suiteSync) fetchVariant(ctx context.Context, g repo.Group) (*repo.Liste
 		return nil, fmt.Errorf("%s%s: no variant of the index can be downloaded: %w", s.dir, g.Index, errors.Join(failed...))
 	}
 	var missing []string
-	for _, v := range g.Forms {
+	for _, v := range g.Variants {
 		missing = append(missing, v.Path)
 	}
 	err := fmt.Errorf("%s%s: %w: upstream lists it but does not have any variant of it (%s)", s.dir, g.Index, repo.ErrMissing, strings.Join(missing, ", "))
@@ -164,7 +164,7 @@ func (s *suiteSync) fetchExpanded(ctx context.Context) error {
 		if !x.Expands(g.Index) {
 			continue
 		}
-		data, err := cas.ReadAll(ctx, s.e.cfg.Blobs, g.Form.SHA256, catalog.MaxDocument)
+		data, err := cas.ReadAll(ctx, s.e.cfg.Blobs, g.Variant.SHA256, catalog.MaxDocument)
 		if err != nil {
 			return err
 		}
@@ -184,7 +184,7 @@ func (s *suiteSync) fetchExpanded(ctx context.Context) error {
 			}
 			s.p.Files.Add(1)
 			s.gen.Groups = append(s.gen.Groups, meta.Group{
-				Index: l.Path, Component: g.Component, Arch: g.Arch, Form: repo.Listed{Path: l.Path, Size: info.Size, SHA256: info.Digest},
+				Index: l.Path, Component: g.Component, Arch: g.Arch, Variant: repo.Listed{Path: l.Path, Size: info.Size, SHA256: info.Digest},
 			})
 		}
 	}

@@ -119,7 +119,7 @@ func TestHostileUpstream(t *testing.T) {
 			}
 		}, is: fetch.ErrMismatch},
 		{name: "decompression bomb", set: func(w *mirrortest.World) {
-			// The signed compressed form unpacks to far more than the signed plain size.
+			// The signed compressed variant unpacks to far more than the signed plain size.
 			w.Archive.Default().Compressions = []string{".gz"}
 			w.Archive.Default().EditRelease = func(s string) string { return bomb(w, s) }
 		}, says: []string{"Packages.gz"}},
@@ -191,7 +191,7 @@ func TestHostileUpstream(t *testing.T) {
 }
 
 // bomb exchanges Packages.gz for one that unpacks to 64 MiB of white space and
-// signs its digest, leaving the plain form's size as it was.
+// signs its digest, leaving the plain index's size as it was.
 func bomb(w *mirrortest.World, release string) string {
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)

@@ -289,6 +289,6 @@ func (c *localChange) openLast(ctx context.Context, last *meta.Generation, index
 	if g == nil {
 		return "", nil, nil
 	}
-	r, err := c.e.cfg.Blobs.Open(ctx, g.Form.SHA256)
-	return g.Form.Path, r, err
+	r, err := c.e.cfg.Blobs.Open(ctx, g.Variant.SHA256)
+	return g.Variant.Path, r, err
 }

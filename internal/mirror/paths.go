@@ -108,16 +108,16 @@ func (a *attempt) ownPathsOf(ctx context.Context) (*ownPaths, error) {
 		}
 		held := map[string]bool{}
 		for _, g := range s.gen.Groups {
-			held[dir+g.Form.Path] = true
+			held[dir+g.Variant.Path] = true
 		}
 		for _, g := range s.gen.Groups {
-			p := dir + g.Form.Path
+			p := dir + g.Variant.Path
 			for up := path.Dir(p); up != "."; up = path.Dir(up) {
 				if held[up] {
 					return nil, clash("%s is below %s, and both are files of suite %s", p, up, s.suite)
 				}
 			}
-			if err := o.add(p, ownFile{what: fmt.Sprintf("a file of suite %s", s.suite), sha256: g.Form.SHA256, size: g.Form.Size, fresh: fresh}); err != nil {
+			if err := o.add(p, ownFile{what: fmt.Sprintf("a file of suite %s", s.suite), sha256: g.Variant.SHA256, size: g.Variant.Size, fresh: fresh}); err != nil {
 				return nil, err
 			}
 		}

@@ -115,10 +115,10 @@ func TestPackageGlobs(t *testing.T) {
 func unpacked(t *testing.T, w *mirrortest.World) string {
 	t.Helper()
 	s := w.Archive.Default()
-	forms := s.Compressions
-	s.Compressions = append(slices.Clone(forms), "")
+	variants := s.Compressions
+	s.Compressions = append(slices.Clone(variants), "")
 	w.Archive.Publish(mirrortest.Start)
-	s.Compressions = forms
+	s.Compressions = variants
 	plain := string(w.Archive.Get(binaryIndex))
 	w.Archive.Publish(mirrortest.Start)
 	return plain

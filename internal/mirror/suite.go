@@ -181,7 +181,7 @@ func (s *suiteSync) readGroups(ctx context.Context) error {
 		if s.stored[i] == nil {
 			continue
 		}
-		kept := meta.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Form: *s.stored[i], Plain: plainOf(g), Also: g.Also}
+		kept := meta.Group{Index: g.Index, Component: g.Component, Arch: g.Arch, Packages: g.Packages, Variant: *s.stored[i], Plain: plainOf(g), Also: g.Also}
 		if g.Packages {
 			if err := s.stageIndex(ctx, g, &kept); err != nil {
 				return err
@@ -227,7 +227,7 @@ func (s *suiteSync) readIndex(ctx context.Context, g repo.Group, kept *meta.Grou
 		return s.readRecords(ctx, g, kept, put)
 	})
 	if err != nil {
-		return fmt.Errorf("index %s%s: %w", s.dir, kept.Form.Path, err)
+		return fmt.Errorf("index %s%s: %w", s.dir, kept.Variant.Path, err)
 	}
 	records, changed, err := s.stage.End(ctx)
 	if err != nil {
@@ -244,7 +244,7 @@ func (s *suiteSync) readRecords(ctx context.Context, g repo.Group, kept *meta.Gr
 		noteRecord(kept, r)
 		return put(ctx, r)
 	}}
-	err := s.f.Read(ctx, s.root, g, kept.Form, s.openStored, func(r *repo.Record) error {
+	err := s.f.Read(ctx, s.root, g, kept.Variant, s.openStored, func(r *repo.Record) error {
 		if err := s.addAlternateBase(r.AlternateBases); err != nil {
 			return err
 		}
@@ -259,7 +259,7 @@ func (s *suiteSync) readRecords(ctx context.Context, g repo.Group, kept *meta.Gr
 // openStored opens the stored variant of a group, given the name of any variant.
 func (s *suiteSync) openStored(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {
 	for i, g := range s.groups {
-		if s.stored[i] != nil && slices.ContainsFunc(g.Forms, func(v repo.Listed) bool { return v.Path == l.Path }) {
+		if s.stored[i] != nil && slices.ContainsFunc(g.Variants, func(v repo.Listed) bool { return v.Path == l.Path }) {
 			return s.e.cfg.Blobs.Open(ctx, s.stored[i].SHA256)
 		}
 	}
@@ -357,7 +357,7 @@ func groupOf(g *meta.Generation, index string) *meta.Group {
 
 // plainOf returns the plain variant of a group, if the root lists one.
 func plainOf(g repo.Group) repo.Listed {
-	for _, f := range g.Forms {
+	for _, f := range g.Variants {
 		if f.Path == g.Index {
 			f.Alternates = nil
 			return f
@@ -372,7 +372,7 @@ func sameContent(a, b *meta.Group) bool {
 	if !a.Plain.SHA256.IsZero() && !b.Plain.SHA256.IsZero() {
 		return a.Plain.SHA256 == b.Plain.SHA256
 	}
-	return a.Form.SHA256 == b.Form.SHA256
+	return a.Variant.SHA256 == b.Variant.SHA256
 }
 
 // alsoChanged reports whether a group that is read together with g has changed.
@@ -381,7 +381,7 @@ func (s *suiteSync) alsoChanged(g repo.Group) bool {
 		if s.stored[i] == nil || !slices.Contains(g.Also, s.groups[i].Index) {
 			continue
 		}
-		if old := groupOf(s.last, s.groups[i].Index); old == nil || old.Form.SHA256 != s.stored[i].SHA256 {
+		if old := groupOf(s.last, s.groups[i].Index); old == nil || old.Variant.SHA256 != s.stored[i].SHA256 {
 			return true
 		}
 	}

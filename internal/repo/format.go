@@ -109,15 +109,15 @@ type Indices interface {
 	// order. It checks the digest of the plain variant if the root lists it. open
 	// returns the raw bytes of a listed variant, also of the groups in g.Also. If
 	// Read fails, the caller must discard the records.
-	Read(ctx context.Context, root *Root, g Group, form Listed, open func(context.Context, Listed) (io.ReadCloser, error), emit func(*Record) error) error
+	Read(ctx context.Context, root *Root, g Group, variant Listed, open func(context.Context, Listed) (io.ReadCloser, error), emit func(*Record) error) error
 
 	// CheckIndex checks a listed file other than a package index like the client of
 	// the format. It returns an error if the client would refuse the repository,
 	// and warnings about parts that the client ignores. open is as in Read.
-	CheckIndex(ctx context.Context, root *Root, g Group, form Listed, open func(context.Context, Listed) (io.ReadCloser, error)) (warnings []string, err error)
+	CheckIndex(ctx context.Context, root *Root, g Group, variant Listed, open func(context.Context, Listed) (io.ReadCloser, error)) (warnings []string, err error)
 
 	// Decode returns a reader of the plain content of a compression variant.
-	Decode(form string, r io.Reader) (io.ReadCloser, error)
+	Decode(variant string, r io.Reader) (io.ReadCloser, error)
 }
 
 // Checker checks packages by themselves.

@@ -134,7 +134,7 @@ type Group struct {
 	Index     string   // path of the plain variant, relative to the suite: "main/binary-amd64/Packages"
 	Component string   // "main"; empty where the format has none
 	Arch      string   // "amd64", "all", "source"; empty if not applicable
-	Forms     []Listed // in the order in which they are tried
+	Variants  []Listed // in the order in which they are tried
 	Packages  bool     // an index with records
 	// Optional groups may be missing upstream although they are listed (Contents of
 	// a removed architecture). The sync continues without them.
@@ -149,7 +149,7 @@ type Group struct {
 	// selected one that was omitted.
 	Warnings []string
 	// Err is the error in the root's entry for the variant that the format's client
-	// requests. Forms does not contain that variant, and the group cannot be used.
+	// requests. Variants does not contain that variant, and the group cannot be used.
 	Err error
 }
 

@@ -373,12 +373,12 @@ func TestSyncProgress(t *testing.T) {
 func TestEveryForm(t *testing.T) {
 	needs.Programs(t, "xz", "bzip2", "lz4")
 	conf, all := head, map[string]*archive{}
-	for name, forms := range map[string][]string{
+	for name, variants := range map[string][]string{
 		"xz": {".xz"}, "gz": {".gz"}, "bz2": {".bz2"}, "lz4": {".lz4"}, "zst": {".zst"}, "lzma": {".lzma"}, "plain": {""}, "sha512": {".xz"}, "both": {".xz", ".gz"},
 	} {
 		a := newArchive(t)
 		d := a.Default()
-		d.Compressions = forms
+		d.Compressions = variants
 		switch name {
 		case "sha512":
 			d.Digests = []string{"SHA512"}

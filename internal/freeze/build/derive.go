@@ -108,14 +108,14 @@ func (v *derivation) addGeneration(ctx context.Context, snap *meta.Snapshot, s m
 	choice := repo.Choice{Suite: s.Suite, Root: root, Whole: v.m.Whole}
 	kept := map[string]repo.File{}
 	for _, gr := range g.Groups {
-		form := v.x.held(gr.Form)
+		variant := v.x.held(gr.Variant)
 		if gr.Made != nil && !v.m.Whole {
-			form = gr.Plain // it is only read, and plain indices are made faster
+			variant = gr.Plain // it is only read, and plain indices are made faster
 		}
 		choice.Groups = append(choice.Groups, repo.Group{
-			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Packages: gr.Packages, Also: gr.Also, Forms: []repo.Listed{form},
+			Index: gr.Index, Component: gr.Component, Arch: gr.Arch, Packages: gr.Packages, Also: gr.Also, Variants: []repo.Listed{variant},
 		})
-		kept[form.Path] = repo.File{Path: form.Path, Size: form.Size, SHA256: form.SHA256}
+		kept[variant.Path] = repo.File{Path: variant.Path, Size: variant.Size, SHA256: variant.SHA256}
 	}
 	v.complete(&choice, kept, snap)
 	i, ok := v.bySuite[s.Suite]
@@ -189,11 +189,11 @@ func (v *derivation) addCarried(ctx context.Context) error {
 		choice := repo.Choice{Suite: c.Suite.Suite, Root: root}
 		kept := map[string]repo.File{}
 		for _, i := range c.Suite.Indices {
-			form := v.x.held(repo.Listed{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
+			variant := v.x.held(repo.Listed{Path: i.Path, Size: i.Size, SHA256: i.SHA256})
 			choice.Groups = append(choice.Groups, repo.Group{
-				Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages, Forms: []repo.Listed{form},
+				Index: i.Index, Component: i.Component, Arch: i.Arch, Packages: i.Packages, Variants: []repo.Listed{variant},
 			})
-			kept[form.Path] = repo.File{Path: form.Path, Size: form.Size, SHA256: form.SHA256}
+			kept[variant.Path] = repo.File{Path: variant.Path, Size: variant.Size, SHA256: variant.SHA256}
 		}
 		v.complete(&choice, kept, nil)
 		one := freeze.DocMirror{Suites: []freeze.DocSuite{c.Suite}}

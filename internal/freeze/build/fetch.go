@@ -154,7 +154,7 @@ func (x *freezing) plainOf(ctx context.Context, d *freeze.DocMirror, variant cas
 		}
 		for _, g := range gens {
 			for _, gr := range g.Groups {
-				if gr.Form.SHA256 == variant && gr.Made != nil {
+				if gr.Variant.SHA256 == variant && gr.Made != nil {
 					return gr.Plain, nil
 				}
 			}

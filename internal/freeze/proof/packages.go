@@ -39,10 +39,10 @@ func (x *suiteProof) read(ctx context.Context, groups []repo.Group) error {
 			case g.Packages:
 				err = x.readPackages(egctx, g)
 			case x.d.Kind == freeze.Whole || x.c.o.Deep:
-				err = drain(egctx, x.open, x.form(egctx, g))
+				err = drain(egctx, x.open, x.variant(egctx, g))
 			}
 			if err != nil && egctx.Err() == nil {
-				x.unreadable("indices", repo.File{Path: g.Forms[0].Path, SHA256: g.Forms[0].SHA256}, err)
+				x.unreadable("indices", repo.File{Path: g.Variants[0].Path, SHA256: g.Variants[0].SHA256}, err)
 				err = nil
 			}
 			return err
@@ -51,14 +51,14 @@ func (x *suiteProof) read(ctx context.Context, groups []repo.Group) error {
 	return eg.Wait()
 }
 
-// form returns the variant of an index to read: the one that the manifest names or, if
+// variant returns the variant of an index to read: the one that the manifest names or, if
 // the generation no longer keeps that, the plain one that the same root lists.
-func (x *suiteProof) form(ctx context.Context, g repo.Group) repo.Listed {
-	named := g.Forms[0]
-	if len(g.Forms) == 1 || g.Forms[1].SHA256.IsZero() || x.c.t.HasProof(ctx, x.d.Name, named.SHA256) {
+func (x *suiteProof) variant(ctx context.Context, g repo.Group) repo.Listed {
+	named := g.Variants[0]
+	if len(g.Variants) == 1 || g.Variants[1].SHA256.IsZero() || x.c.t.HasProof(ctx, x.d.Name, named.SHA256) {
 		return named
 	}
-	plain := repo.File{Path: g.Forms[1].Path, Size: g.Forms[1].Size, SHA256: g.Forms[1].SHA256}
+	plain := repo.File{Path: g.Variants[1].Path, Size: g.Variants[1].Size, SHA256: g.Variants[1].SHA256}
 	r, err := x.c.t.Proof(ctx, x.d.Name, plain)
 	if err != nil {
 		return named
@@ -67,12 +67,12 @@ func (x *suiteProof) form(ctx context.Context, g repo.Group) repo.Listed {
 	x.c.mu.Lock()
 	defer x.c.mu.Unlock()
 	x.c.plain[named.SHA256] = plain
-	return g.Forms[1]
+	return g.Variants[1]
 }
 
 func (x *suiteProof) readPackages(ctx context.Context, g repo.Group) error {
 	count := 0
-	err := x.f.Read(ctx, x.root, g, x.form(ctx, g), x.open, func(r *repo.Record) error {
+	err := x.f.Read(ctx, x.root, g, x.variant(ctx, g), x.open, func(r *repo.Record) error {
 		if r.Kind == repo.KindUnusable {
 			x.unusable(g, r)
 			return nil

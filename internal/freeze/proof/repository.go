@@ -253,7 +253,7 @@ func (x *frozenSuite) wholeIndices() {
 		named := slices.ContainsFunc(x.d.Suites, func(s freeze.DocSuite) bool {
 			return s.Suite == x.suite && slices.ContainsFunc(s.Indices, func(i freeze.DocIndex) bool { return i.Index == g.Index })
 		})
-		if !named && slices.ContainsFunc(g.Forms, x.served) {
+		if !named && slices.ContainsFunc(g.Variants, x.served) {
 			x.c.fieldFault("mirrors.suites.indices", x.object, g.Index, "", "index %s is served but not in the manifest", g.Index)
 		}
 	}
@@ -277,12 +277,12 @@ func (x *frozenSuite) exactIndices(ctx context.Context) error {
 		if !g.Packages {
 			continue
 		}
-		form := x.variant(g)
-		if form == nil {
+		variant := x.variant(g)
+		if variant == nil {
 			x.c.fault(x.object, "", "", "no variant of index %s exists", g.Index)
 			continue
 		}
-		err := x.f.Read(ctx, x.root, g, *form, x.open, func(r *repo.Record) error {
+		err := x.f.Read(ctx, x.root, g, *variant, x.open, func(r *repo.Record) error {
 			k := spot{x.suite, g.Index, paragraphOf(r)}
 			x.compare(k, g, r)
 			delete(left, k)
@@ -292,7 +292,7 @@ func (x *frozenSuite) exactIndices(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			x.c.fault(x.object, form.SHA256.String(), "", "index %s: %v", form.Path, err)
+			x.c.fault(x.object, variant.SHA256.String(), "", "index %s: %v", variant.Path, err)
 			return nil
 		}
 	}
@@ -304,13 +304,13 @@ func (x *frozenSuite) exactIndices(ctx context.Context) error {
 
 // variant returns the variant of an index to read: the plain one, or otherwise the first
 // that exists, or nil.
-func (x *frozenSuite) variant(g repo.Group) (form *repo.Listed) {
-	for i := range g.Forms {
-		if x.served(g.Forms[i]) && (form == nil || g.Forms[i].Path == g.Index) {
-			form = &g.Forms[i]
+func (x *frozenSuite) variant(g repo.Group) (variant *repo.Listed) {
+	for i := range g.Variants {
+		if x.served(g.Variants[i]) && (variant == nil || g.Variants[i].Path == g.Index) {
+			variant = &g.Variants[i]
 		}
 	}
-	return form
+	return variant
 }
 
 func (x *frozenSuite) open(ctx context.Context, l repo.Listed) (io.ReadCloser, error) {

@@ -234,7 +234,7 @@ func (x *suiteProof) groups() (groups []repo.Group, ok bool) {
 	byIndex := map[string]*repo.Group{}
 	for i := range all {
 		byIndex[all[i].Index] = &all[i]
-		for _, l := range all[i].Forms {
+		for _, l := range all[i].Variants {
 			byPath[l.Path] = &all[i]
 		}
 	}
@@ -253,9 +253,9 @@ func (x *suiteProof) groups() (groups []repo.Group, ok bool) {
 		}
 		x.signed[x.s.Suite][i.Path] = i.SHA256
 		g := *byIndex[i.Index]
-		g.Forms = []repo.Listed{l}
+		g.Variants = []repo.Listed{l}
 		if plain, ok := listed[i.Index]; ok && i.Index != i.Path {
-			g.Forms = append(g.Forms, plain)
+			g.Variants = append(g.Variants, plain)
 		}
 		groups = append(groups, g)
 	}

@@ -26,7 +26,7 @@ type Format interface {
 	RootDocs(suite repo.SuiteName) [][]string
 	ParseRoot(m config.Mirror, suite repo.SuiteName, docs []repo.Doc, p repo.VerifyParams) (*repo.Root, error)
 	Plan(m config.Mirror, root *repo.Root) ([]repo.Group, error)
-	Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed, open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) error
+	Read(ctx context.Context, root *repo.Root, g repo.Group, variant repo.Listed, open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) error
 	SuiteDir(suite repo.SuiteName) string
 }
 
@@ -154,11 +154,11 @@ func (r *Repository) eachOf(ctx context.Context, suite repo.SuiteName, keys *sig
 		return r.Tree.Open(ctx, string(r.Mirror)+"/"+dir+l.Path)
 	}
 	for _, g := range groups {
-		i := slices.IndexFunc(g.Forms, func(l repo.Listed) bool { _, ok := r.Files[dir+l.Path]; return ok })
+		i := slices.IndexFunc(g.Variants, func(l repo.Listed) bool { _, ok := r.Files[dir+l.Path]; return ok })
 		if !g.Packages || i < 0 {
 			continue
 		}
-		err := r.Format.Read(ctx, root, g, g.Forms[i], open, func(rec *repo.Record) error {
+		err := r.Format.Read(ctx, root, g, g.Variants[i], open, func(rec *repo.Record) error {
 			if rec.Kind == repo.KindUnusable {
 				return nil
 			}

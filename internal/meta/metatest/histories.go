@@ -168,7 +168,7 @@ func (m *model) generation(abort bool) {
 	var files []repo.File
 	for _, index := range indices {
 		d := form(index, next[index], st.Gen())
-		g.Groups = append(g.Groups, meta.Group{Index: index, Packages: true, Form: repo.Listed{Path: index, Size: 1, SHA256: d}})
+		g.Groups = append(g.Groups, meta.Group{Index: index, Packages: true, Variant: repo.Listed{Path: index, Size: 1, SHA256: d}})
 		files = append(files, repo.File{Path: index, Size: 1, SHA256: d})
 	}
 	m.last++

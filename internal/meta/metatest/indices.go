@@ -15,9 +15,9 @@ import (
 func compressed(t testing.TB, s meta.Store, version string) *meta.Generation {
 	t.Helper()
 	g := stage(t, s, binary("hello", version))
-	plain, form := digest("plain "+version), digest("xz "+version)
+	plain, variant := digest("plain "+version), digest("xz "+version)
 	g.Groups[0].Plain = repo.Listed{Path: index, Size: 20, SHA256: plain}
-	g.Groups[0].Form = repo.Listed{Path: index + ".xz", Size: 9, SHA256: form}
+	g.Groups[0].Variant = repo.Listed{Path: index + ".xz", Size: 9, SHA256: variant}
 	return g
 }
 
@@ -36,7 +36,7 @@ func testIndices(t *testing.T, s meta.Store) {
 	order := []cas.Digest{digest("order 2"), digest("order 1")}
 	compact := func(i int) *meta.CompactIndex {
 		return &meta.CompactIndex{
-			Mirror: mirror, Suite: suite, Gen: gens[i].Gen, Index: index, Form: gens[i].Groups[0].Form.SHA256,
+			Mirror: mirror, Suite: suite, Gen: gens[i].Gen, Index: index, Variant: gens[i].Groups[0].Variant.SHA256,
 			Made: meta.Made{Order: order, Recipe: "xz -6e -T2", Program: "xz 5.4.1"},
 		}
 	}
@@ -47,7 +47,7 @@ func testIndices(t *testing.T, s meta.Store) {
 		}
 	}
 	wrong := compact(0)
-	wrong.Form = digest("another")
+	wrong.Variant = digest("another")
 	refuse("another variant", wrong)
 	refuse("the newest generation", compact(3))
 	if _, err := s.Pin(ctx, mirror, snaps[0].Timestamp, now.Add(time.Hour)); err != nil {
@@ -107,8 +107,8 @@ func checkCompacted(t *testing.T, s meta.Store, g *meta.Generation, order []cas.
 	if m := got.Groups[0].Made; m == nil || !slices.Equal(m.Order, order) || m.Recipe != "xz -6e -T2" || m.Program != "xz 5.4.1" {
 		t.Errorf("made: %+v", m)
 	}
-	form := g.Groups[0].Form.SHA256
-	if got.Groups[0].Form.SHA256 != form {
+	variant := g.Groups[0].Variant.SHA256
+	if got.Groups[0].Variant.SHA256 != variant {
 		t.Errorf("the compacted generation no longer lists its variant")
 	}
 	for _, d := range order {
@@ -116,11 +116,11 @@ func checkCompacted(t *testing.T, s meta.Store, g *meta.Generation, order []cas.
 			t.Errorf("the order is promised: %v, %v", yes, err)
 		}
 	}
-	if needed, err := s.Needed(ctx, form); err != nil || needed {
+	if needed, err := s.Needed(ctx, variant); err != nil || needed {
 		t.Errorf("the variant is needed: %v, %v", needed, err)
 	}
 	claimed, _, _, err := s.ClaimBlobs(ctx, cas.Digest{}, now, 100)
-	if err != nil || !slices.Contains(claimed, form) || slices.ContainsFunc(order, func(d cas.Digest) bool { return slices.Contains(claimed, d) }) {
+	if err != nil || !slices.Contains(claimed, variant) || slices.ContainsFunc(order, func(d cas.Digest) bool { return slices.Contains(claimed, d) }) {
 		t.Errorf("claimed %v, %v, expected the variant alone", claimed, err)
 	}
 	// The metadata is still consistent.
@@ -144,7 +144,7 @@ func checkKept(t *testing.T, s meta.Store, g *meta.Generation, order []cas.Diges
 	if got, err := s.Generation(ctx, mirror, suite, g.Gen); err != nil || got.Groups[0].Made != nil {
 		t.Errorf("kept: %v", err)
 	}
-	for d, want := range map[cas.Digest]bool{g.Groups[0].Form.SHA256: true, order[0]: false, order[1]: false} {
+	for d, want := range map[cas.Digest]bool{g.Groups[0].Variant.SHA256: true, order[0]: false, order[1]: false} {
 		if yes, err := s.Promised(ctx, d); err != nil || yes != want {
 			t.Errorf("%s is promised: %v, %v", d, yes, err)
 		}

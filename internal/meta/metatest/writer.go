@@ -79,7 +79,7 @@ func generation(gen uint32, n int) *meta.Generation {
 	return &meta.Generation{
 		Mirror: mirror, Suite: suite, Gen: gen, Date: day, Trust: repo.TrustNone,
 		Docs:   []meta.Doc{{File: repo.File{Path: "dists/stable/InRelease", Size: 3, SHA256: digest(fmt.Sprint("InRelease", gen))}}},
-		Groups: []meta.Group{{Index: index, Packages: true, Count: n, Form: repo.Listed{Path: index, SHA256: digest(fmt.Sprint("Packages", gen))}}},
+		Groups: []meta.Group{{Index: index, Packages: true, Count: n, Variant: repo.Listed{Path: index, SHA256: digest(fmt.Sprint("Packages", gen))}}},
 	}
 }
 
@@ -101,7 +101,7 @@ func seal(t testing.TB, s meta.Store, g *meta.Generation, now time.Time) *meta.S
 func sealWith(ctx context.Context, s meta.Store, g *meta.Generation, now time.Time) (*meta.Snapshot, error) {
 	var listed []repo.File
 	for _, gr := range g.Groups {
-		listed = append(listed, repo.File{Path: "dists/stable/" + gr.Form.Path, Size: 9, SHA256: gr.Form.SHA256})
+		listed = append(listed, repo.File{Path: "dists/stable/" + gr.Variant.Path, Size: 9, SHA256: gr.Variant.SHA256})
 	}
 	return s.Seal(ctx, &meta.Sealing{
 		Snapshot: snapshotOf(g), Generations: []meta.Generation{*g}, Listings: [][]repo.File{listed},

@@ -220,7 +220,7 @@ func (d *deriver) translation(ctx context.Context, g repo.Group, ix index, want 
 	}
 	return d.write(ctx, g.Index, ix, func(w io.Writer) error {
 		var missing error
-		for _, variant := range g.Forms {
+		for _, variant := range g.Variants {
 			raw, err := d.c.Open(ctx, variant)
 			if err != nil {
 				missing = errors.Join(missing, fmt.Errorf("open %s: %w", variant.Path, err))

@@ -132,8 +132,8 @@ func choice(t testing.TB, a *debtest.Archive, m config.Mirror, suite repo.SuiteN
 			if g.Index != idx {
 				continue
 			}
-			form := g.Forms[0]
-			return Format{}.Read(ctx, root, g, form, open(a, suite), func(r *repo.Record) error {
+			variant := g.Variants[0]
+			return Format{}.Read(ctx, root, g, variant, open(a, suite), func(r *repo.Record) error {
 				if !keep(r) {
 					return nil
 				}

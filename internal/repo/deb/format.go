@@ -103,9 +103,9 @@ func (Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant r
 // and verifies the content at its end.
 func readPlain(ctx context.Context, g repo.Group, variant repo.Listed, open func(context.Context, repo.Listed) (io.ReadCloser, error), f func(io.Reader) error) error {
 	var plain *repo.Listed
-	for i := range g.Forms {
-		if g.Forms[i].Path == g.Index {
-			plain = &g.Forms[i]
+	for i := range g.Variants {
+		if g.Variants[i].Path == g.Index {
+			plain = &g.Variants[i]
 		}
 	}
 	raw, err := open(ctx, variant)

@@ -242,10 +242,10 @@ func plan(m config.Mirror, suite repo.SuiteName, rel *Release) ([]repo.Group, er
 		if !s.takes(&l, ix) {
 			continue
 		}
-		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch, Forms: l.usable(rel)}
-		if err := l.fault(rel, len(g.Forms) > 0); err != nil {
+		g := repo.Group{Index: l.index, Component: ix.component, Arch: ix.arch, Variants: l.usable(rel)}
+		if err := l.fault(rel, len(g.Variants) > 0); err != nil {
 			g.Err = fmt.Errorf("suite %s: parse Release: %w", suite, err)
-		} else if len(g.Forms) == 0 {
+		} else if len(g.Variants) == 0 {
 			weak = append(weak, fmt.Sprintf("%s is listed by SHA-1 or MD5 alone, so apt does not request it", l.index))
 			continue
 		}

@@ -297,7 +297,7 @@ func names(groups []repo.Group) []string {
 	var out []string
 	for _, g := range groups {
 		n := g.Index
-		for _, f := range g.Forms {
+		for _, f := range g.Variants {
 			n += " " + strings.TrimPrefix(f.Path, g.Index)
 		}
 		if g.Packages {
@@ -312,11 +312,11 @@ func names(groups []repo.Group) []string {
 }
 
 func TestReadEveryForm(t *testing.T) {
-	for _, form := range []string{"", ".xz", ".zst", ".gz", ".bz2", ".lzma", ".lz4"} {
+	for _, variant := range []string{"", ".xz", ".zst", ".gz", ".bz2", ".lzma", ".lz4"} {
 		for _, listPlain := range []bool{true, false} {
-			t.Run(fmt.Sprintf("%q %v", form, listPlain), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%q %v", variant, listPlain), func(t *testing.T) {
 				a := newArchive(t)
-				a.Default().Compressions, a.Default().ListPlain = []string{form}, listPlain
+				a.Default().Compressions, a.Default().ListPlain = []string{variant}, listPlain
 				a.Publish(published)
 				root, err := fetchRoot(t, a, "stable", nil, published)
 				if err != nil {
@@ -331,10 +331,10 @@ func TestReadEveryForm(t *testing.T) {
 					if !g.Packages {
 						continue
 					}
-					if g.Forms[0].Path != g.Index+form {
-						t.Errorf("first variant of %s is %s", g.Index, g.Forms[0].Path)
+					if g.Variants[0].Path != g.Index+variant {
+						t.Errorf("first variant of %s is %s", g.Index, g.Variants[0].Path)
 					}
-					err := Format{}.Read(t.Context(), root, g, g.Forms[0], open(a, "stable"), func(r *repo.Record) error {
+					err := Format{}.Read(t.Context(), root, g, g.Variants[0], open(a, "stable"), func(r *repo.Record) error {
 						got = append(got, g.Index+" "+recordName(r))
 						return nil
 					})
@@ -394,7 +394,7 @@ func TestReadRefuses(t *testing.T) {
 			}
 			tt.do(t, a)
 			g := groups[0]
-			err = Format{}.Read(t.Context(), root, g, g.Forms[0], open(a, "stable"), func(r *repo.Record) error { return nil })
+			err = Format{}.Read(t.Context(), root, g, g.Variants[0], open(a, "stable"), func(r *repo.Record) error { return nil })
 			if err == nil || !strings.HasPrefix(err.Error(), "read main/binary-amd64/Packages.gz of suite stable: "+tt.want) {
 				t.Errorf("error %v\nexpected %s", err, tt.want)
 			}
@@ -426,7 +426,7 @@ func TestReadStops(t *testing.T) {
 	packed := debtest.Compress(t, ".gz", data)
 	l := repo.Listed{Path: "Packages.gz", Size: int64(len(packed)), SHA256: digest(t, debtest.Digest("SHA256", packed))}
 	root := &repo.Root{Suite: "./"}
-	g := repo.Group{Index: "Packages", Forms: []repo.Listed{l}, Packages: true}
+	g := repo.Group{Index: "Packages", Variants: []repo.Listed{l}, Packages: true}
 	openPacked := func(context.Context, repo.Listed) (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(packed)), nil
 	}
@@ -576,7 +576,7 @@ func BenchmarkReadXZ(b *testing.B) {
 	plain := repo.Listed{Path: "Packages", Size: int64(len(data)), SHA256: digest(b, debtest.Digest("SHA256", data))}
 	l := repo.Listed{Path: "Packages.xz", Size: int64(len(packed)), SHA256: digest(b, debtest.Digest("SHA256", packed))}
 	root := &repo.Root{Suite: "./"}
-	g := repo.Group{Index: "Packages", Forms: []repo.Listed{l, plain}, Packages: true}
+	g := repo.Group{Index: "Packages", Variants: []repo.Listed{l, plain}, Packages: true}
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {

@@ -89,7 +89,7 @@ func BenchmarkLarge(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				recs = recs[:0]
-				err := Format{}.Read(b.Context(), root, groups[0], groups[0].Forms[0], u.open, func(r *repo.Record) error {
+				err := Format{}.Read(b.Context(), root, groups[0], groups[0].Variants[0], u.open, func(r *repo.Record) error {
 					if len(recs) < 2000 {
 						c := *r
 						c.Bytes = bytes.Clone(r.Bytes)

@@ -244,8 +244,8 @@ func listsData(c repo.Choice, typ string) (bool, error) {
 
 func heldIn(c repo.Choice, typ string) (repo.Listed, bool) {
 	for _, g := range c.Groups {
-		if g.Index == typ && len(g.Forms) > 0 {
-			return g.Forms[0], true
+		if g.Index == typ && len(g.Variants) > 0 {
+			return g.Variants[0], true
 		}
 	}
 	return repo.Listed{}, false

@@ -105,7 +105,9 @@ func (Format) ByHash(p string) (algo, hex string, ok bool) {
 }
 
 // Decode decompresses a file according to the extension of its name.
-func (Format) Decode(form string, r io.Reader) (io.ReadCloser, error) { return rpmmd.Decode(form, r) }
+func (Format) Decode(variant string, r io.Reader) (io.ReadCloser, error) {
+	return rpmmd.Decode(variant, r)
+}
 
 // Compare orders versions, "[epoch:]version-release", as rpm does. Strings that
 // are not valid versions sort bytewise, before all that are.

@@ -83,7 +83,7 @@ func readAll(t testing.TB, u *upstream, m config.Mirror, root *repo.Root) ([]rep
 		return nil, nil, err
 	}
 	var recs []repo.Record
-	err = Format{}.Read(t.Context(), root, groups[0], groups[0].Forms[0], u.open, func(r *repo.Record) error {
+	err = Format{}.Read(t.Context(), root, groups[0], groups[0].Variants[0], u.open, func(r *repo.Record) error {
 		c := *r
 		c.Bytes, c.Files = bytes.Clone(r.Bytes), slices.Clone(r.Files)
 		recs = append(recs, c)

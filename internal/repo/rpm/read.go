@@ -31,18 +31,18 @@ const maxPlain = 8 << 30
 // filelists and other at the same time; they must list the same packages. It
 // compares the uncompressed content of each list with the open-checksum and
 // open-size in repomd.xml, if present.
-func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form repo.Listed,
+func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, variant repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error), emit func(*repo.Record) error) error {
 	doc := findDoc(root.Docs, repomdPath)
 	if doc == nil {
-		return fmt.Errorf("read %s: no %s among the documents: %w", form.Path, repomdPath, repo.ErrMalformed)
+		return fmt.Errorf("read %s: no %s among the documents: %w", variant.Path, repomdPath, repo.ErrMalformed)
 	}
 	md, err := rpmmd.ParseRepoMD(doc.Data)
 	if err != nil {
 		return malformed(err)
 	}
 	dir := f.SuiteDir(root.Suite)
-	lists, err := openLists(ctx, md, g, form, open)
+	lists, err := openLists(ctx, md, g, variant, open)
 	defer func() {
 		for _, l := range lists {
 			l.close()
@@ -94,14 +94,14 @@ func (f Format) Read(ctx context.Context, root *repo.Root, g repo.Group, form re
 
 // openLists opens primary in the given variant, and the lists to read together with it.
 // Even on error it returns the lists that it has opened; the caller closes them.
-func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, form repo.Listed,
+func openLists(ctx context.Context, md *rpmmd.RepoMD, g repo.Group, variant repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (lists []*list, err error) {
 	for i, typ := range append([]string{string(rpmmd.Primary)}, g.Also...) {
 		d := md.Find(typ)
 		if d == nil {
-			return lists, fmt.Errorf("read %s: repomd.xml lists no %s: %w", form.Path, typ, repo.ErrMalformed)
+			return lists, fmt.Errorf("read %s: repomd.xml lists no %s: %w", variant.Path, typ, repo.ErrMalformed)
 		}
-		file := form
+		file := variant
 		if i > 0 {
 			if file, err = listedFile(d.Path, d.Size, d.Checksum); err != nil {
 				return lists, err
@@ -158,20 +158,20 @@ type list struct {
 	check *checked
 }
 
-func openList(ctx context.Context, d *rpmmd.Data, form repo.Listed, kind rpmmd.Kind,
+func openList(ctx context.Context, d *rpmmd.Data, variant repo.Listed, kind rpmmd.Kind,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) (*list, error) {
-	l := &list{kind: kind, name: form.Path}
-	raw, err := open(ctx, form)
+	l := &list{kind: kind, name: variant.Path}
+	raw, err := open(ctx, variant)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", form.Path, err)
+		return nil, fmt.Errorf("read %s: %w", variant.Path, err)
 	}
 	l.raw = stored{raw}
-	if l.plain, err = rpmmd.Decode(form.Path, l.raw); err != nil {
+	if l.plain, err = rpmmd.Decode(variant.Path, l.raw); err != nil {
 		l.close()
 		return nil, malformed(err)
 	}
-	l.check = &checked{r: l.plain, name: form.Path, size: d.OpenSize, sum: d.OpenChecksum}
-	if l.check.size < 0 && rpmmd.Compression(form.Path) == "" {
+	l.check = &checked{r: l.plain, name: variant.Path, size: d.OpenSize, sum: d.OpenChecksum}
+	if l.check.size < 0 && rpmmd.Compression(variant.Path) == "" {
 		l.check.size = d.Size
 	}
 	// The open-checksum may be weak: the compressed bytes have been verified
@@ -381,7 +381,7 @@ func matchRecord(p *rpmmd.Package) *repo.Record {
 // documents that dnf ignores: comps or updateinfo that it cannot parse, and single
 // documents in modules. If dnf refuses the repository because of its modules, CheckIndex
 // returns an error.
-func (Format) CheckIndex(ctx context.Context, _ *repo.Root, g repo.Group, form repo.Listed,
+func (Format) CheckIndex(ctx context.Context, _ *repo.Root, g repo.Group, variant repo.Listed,
 	open func(context.Context, repo.Listed) (io.ReadCloser, error)) ([]string, error) {
 	var err error
 	var passed []error
@@ -389,18 +389,18 @@ func (Format) CheckIndex(ctx context.Context, _ *repo.Root, g repo.Group, form r
 	switch {
 	case slices.Contains(groupTypes, g.Index):
 		var doc []byte
-		if doc, err = readHeld(ctx, c, form, rpmmd.MaxComps); err == nil {
+		if doc, err = readHeld(ctx, c, variant, rpmmd.MaxComps); err == nil {
 			err = checkComps(doc)
 		}
 	case g.Index == "updateinfo":
-		err = checkHeld(ctx, c, form, checkUpdateinfo)
+		err = checkHeld(ctx, c, variant, checkUpdateinfo)
 	case g.Index == "modules":
 		var doc []byte
-		if doc, err = readHeld(ctx, c, form, rpmmd.MaxModules); err == nil {
+		if doc, err = readHeld(ctx, c, variant, rpmmd.MaxModules); err == nil {
 			_, passed, err = rpmmd.ParseModules(doc)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", form.Path, malformed(err))
+			return nil, fmt.Errorf("%s: %w", variant.Path, malformed(err))
 		}
 	}
 	if errors.Is(err, repo.ErrMalformed) {

@@ -494,7 +494,7 @@ func (Format) Plan(_ config.Mirror, root *repo.Root) ([]repo.Group, error) {
 	}
 	var first, rest []repo.Group
 	for _, l := range root.Files {
-		g := repo.Group{Index: byPath[l.Path], Forms: []repo.Listed{l}}
+		g := repo.Group{Index: byPath[l.Path], Variants: []repo.Listed{l}}
 		switch g.Index {
 		case "":
 			g.Index = l.Path // an image of the tree

@@ -47,10 +47,10 @@ func TestStoreErrors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		form := repo.Listed{Path: "repodata/comps.xml" + suffix}
+		variant := repo.Listed{Path: "repodata/comps.xml" + suffix}
 		choice := func(r io.Reader) repo.Choice {
 			return repo.Choice{
-				Groups: []repo.Group{{Index: groupTypes[0], Forms: []repo.Listed{form}}},
+				Groups: []repo.Group{{Index: groupTypes[0], Variants: []repo.Listed{variant}}},
 				Open:   func(context.Context, repo.Listed) (io.ReadCloser, error) { return io.NopCloser(r), nil },
 			}
 		}
@@ -62,7 +62,7 @@ func TestStoreErrors(t *testing.T) {
 			if _, err := readComps(t.Context(), broken); !errors.Is(err, syscall.EIO) || errors.Is(err, repo.ErrMalformed) {
 				t.Errorf("%q: an error of the disk at byte %d: %v", suffix, at, err)
 			}
-			err := checkHeld(t.Context(), broken, form, checkUpdateinfo)
+			err := checkHeld(t.Context(), broken, variant, checkUpdateinfo)
 			if !errors.Is(err, syscall.EIO) || errors.Is(err, repo.ErrMalformed) {
 				t.Errorf("%q: an error of the disk at byte %d of updateinfo: %v", suffix, at, err)
 			}

@@ -217,8 +217,8 @@ func (r *rebuilder) children(level int, n int64, count int, stored []byte) (comp
 	return computed, changed, nil
 }
 
-// choose decides between stored hashes and hashes computed from below: by the hash above,
-// if there is one. It returns nil if there are neither.
+// choose decides between stored hashes and hashes that were computed from the level below.
+// The hash above, if it exists, decides. choose returns nil if both are missing.
 func (r *rebuilder) choose(level int, n int64, stored, computed []byte) ([]byte, error) {
 	switch {
 	case stored == nil:

@@ -41,28 +41,28 @@ func moveOn(w *mirrortest.World) {
 
 const binaryIndex = "dists/stable/main/binary-amd64/Packages"
 
-// Whatever forms upstream has of an index, and by whatever digests it lists them:
-// one is taken, and the plain form that it lists but does not have is made from
-// it, at the snapshot's timestamp also when upstream has moved on.
-func TestForms(t *testing.T) {
-	for i, forms := range [][]string{{".xz"}, {".gz"}, {".bz2"}, {".lz4"}, {".zst"}, {".lzma"}, {""}, {".xz", ".gz"}, {".gz", ""}, {".zst", ".bz2"}} {
+// A sync stores one compression variant of an index, for each set of variants and of digests
+// that upstream may have. If upstream lists the plain index without having it, snapd makes it
+// from the stored variant, also at an old timestamp.
+func TestVariants(t *testing.T) {
+	for i, variants := range [][]string{{".xz"}, {".gz"}, {".bz2"}, {".lz4"}, {".zst"}, {".lzma"}, {""}, {".xz", ".gz"}, {".gz", ""}, {".zst", ".bz2"}} {
 		for j, digests := range [][]string{{"MD5Sum", "SHA256"}, {"SHA512"}, {"SHA256", "SHA512"}} {
 			for _, byHash := range []bool{true, false} {
 				if i > 1 && byHash == ((i+j)%2 == 0) {
 					continue // half of it shows as much
 				}
-				t.Run(fmt.Sprint(forms, digests, byHash), func(t *testing.T) {
+				t.Run(fmt.Sprint(variants, digests, byHash), func(t *testing.T) {
 					t.Parallel()
 					w := mirrortest.New(t, nil)
 					s := w.Archive.Default()
-					s.Compressions, s.Digests, s.ByHash = forms, digests, byHash
+					s.Compressions, s.Digests, s.ByHash = variants, digests, byHash
 					w.Archive.Add(debtest.Package{Name: "a", Version: "1"})
 					w.Archive.Publish(mirrortest.Start)
 					one := w.MustSync()
-					first := forms[0]
+					first := variants[0]
 					upstream := string(w.Archive.Get(binaryIndex + first))
 					plain := ""
-					if slices.Contains(forms, "") {
+					if slices.Contains(variants, "") {
 						plain = string(w.Archive.Get(binaryIndex))
 					}
 					w.Archive.Requests()

@@ -50,7 +50,7 @@ func (c *Catalog) ListFreezes(ctx context.Context) (Entry, error) {
 	}
 	d := &Dir{}
 	for _, f := range all {
-		d.Names = append(d.Names, f.Name+"/")
+		d.Names = append(d.Names, string(f.Name)+"/")
 	}
 	return Entry{Dir: d}, nil
 }

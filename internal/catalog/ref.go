@@ -29,7 +29,7 @@ func (r Ref) String() string {
 	if r.Snapshot != nil {
 		return r.Snapshot.ID()
 	}
-	return r.Frozen.Name
+	return string(r.Frozen.Name)
 }
 
 // timestampLayouts are the accepted forms of a timestamp, all from ISO 8601. A
@@ -64,7 +64,7 @@ func (c *Catalog) ResolveRef(ctx context.Context, ref string) (Ref, error) {
 	if !config.ValidName(ref) {
 		return Ref{}, fmt.Errorf("%w: %q: expected NAME, MIRROR@TIMESTAMP or MIRROR@latest", ErrRef, excerpt.Of(ref))
 	}
-	f, err := c.cfg.Meta.Freeze(ctx, ref)
+	f, err := c.cfg.Meta.Freeze(ctx, meta.FreezeName(ref))
 	if errors.Is(err, meta.ErrNotFound) && !errors.Is(err, meta.ErrGone) {
 		r, cerr := c.ResolveChannel(ctx, ref)
 		if cerr == nil || errors.Is(cerr, meta.ErrGone) || !errors.Is(cerr, meta.ErrNotFound) {

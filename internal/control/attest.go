@@ -17,8 +17,8 @@ import (
 
 // frozen finds a freeze by its name, or the freeze that a channel shows. If neither
 // exists, the error is meta.ErrNotFound.
-func (c *Control) frozen(ctx context.Context, name string) (*meta.Frozen, error) {
-	ref, err := c.catalog.ResolveRef(ctx, name)
+func (c *Control) frozen(ctx context.Context, name meta.FreezeName) (*meta.Frozen, error) {
+	ref, err := c.catalog.ResolveRef(ctx, string(name))
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +31,7 @@ func (c *Control) frozen(ctx context.Context, name string) (*meta.Frozen, error)
 // AttestStatement returns the statement for a builder to sign. It compares a rebuilt
 // image with the image that the freeze published.
 func (c *Control) AttestStatement(ctx context.Context, req *api.AttestRequest) (*api.AttestStatement, error) {
-	f, err := c.frozen(ctx, req.Name)
+	f, err := c.frozen(ctx, meta.FreezeName(req.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +51,7 @@ func (c *Control) AttestStatement(ctx context.Context, req *api.AttestRequest) (
 		return nil, err
 	}
 	s := &attest.Statement{
-		Freeze: f.Name, Variant: published.Variant, Manifest: f.Manifest.SHA256, Image: built, Expected: published.SHA256,
+		Freeze: string(f.Name), Variant: published.Variant, Manifest: f.Manifest.SHA256, Image: built, Expected: published.SHA256,
 		Builder: req.Builder, Tools: req.Tools,
 	}
 	if s.Packages, err = c.cfg.Freezer.Materials(ctx, f.Name); err != nil {
@@ -62,7 +62,7 @@ func (c *Control) AttestStatement(ctx context.Context, req *api.AttestRequest) (
 }
 
 // publishedImage chooses the published image of a variant.
-func publishedImage(name, variant string, images []freeze.Statement) (*freeze.Statement, error) {
+func publishedImage(name meta.FreezeName, variant string, images []freeze.Statement) (*freeze.Statement, error) {
 	var all []string
 	var found *freeze.Statement
 	for i := range images {
@@ -93,7 +93,7 @@ func (c *Control) AddAttestation(ctx context.Context, req *api.AttestAdd) (*api.
 
 // AddComparison stores the differences between the published image and a rebuilt one.
 func (c *Control) AddComparison(ctx context.Context, req *api.AttestComparison) (*api.AttestedComparison, error) {
-	f, err := c.frozen(ctx, req.Name)
+	f, err := c.frozen(ctx, meta.FreezeName(req.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +112,7 @@ func (c *Control) AddComparison(ctx context.Context, req *api.AttestComparison) 
 	if err != nil {
 		return nil, fmt.Errorf("comparison of %s: %w", f.Name, err)
 	}
-	return &api.AttestedComparison{Name: f.Name, File: file.Path, New: added}, nil
+	return &api.AttestedComparison{Name: string(f.Name), File: file.Path, New: added}, nil
 }
 
 // RemoveAttestation removes an attestation, a list of links or a comparison.
@@ -130,7 +130,7 @@ func (c *Control) RemoveAttestation(ctx context.Context, req *api.AttestRemove) 
 
 // AddRebuilds stores the results of rebuilders for packages.
 func (c *Control) AddRebuilds(ctx context.Context, req *api.AttestRebuilds) (*api.AttestedRebuilds, error) {
-	list, err := c.cfg.Freezer.Materials(ctx, req.Name)
+	list, err := c.cfg.Freezer.Materials(ctx, meta.FreezeName(req.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -147,11 +147,11 @@ func (c *Control) AddRebuilds(ctx context.Context, req *api.AttestRebuilds) (*ap
 
 // Attestations lists the attestations of the images of a freeze.
 func (c *Control) Attestations(ctx context.Context, req *api.AttestRef) (*api.AttestationList, error) {
-	f, err := c.frozen(ctx, req.Name)
+	f, err := c.frozen(ctx, meta.FreezeName(req.Name))
 	if err != nil {
 		return nil, err
 	}
-	out := &api.AttestationList{Name: f.Name, Manifest: f.Manifest.SHA256.String()}
+	out := &api.AttestationList{Name: string(f.Name), Manifest: f.Manifest.SHA256.String()}
 	if out.Attestations, err = c.cfg.Freezer.Attestations(ctx, f, req.Envelopes); err != nil {
 		return nil, err
 	}

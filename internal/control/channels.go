@@ -40,10 +40,10 @@ func (c *Control) SetChannel(ctx context.Context, req *api.ChannelSet) (*api.Cha
 	}
 	res := &api.ChannelResult{}
 	if old != nil {
-		res.From = old.Freeze
+		res.From = string(old.Freeze)
 	}
 	res.Moved, res.Warnings, err = c.cfg.Freezer.MoveChannel(ctx, build.ChannelMove{
-		Channel: req.Name, Freeze: ref.Frozen.Name, By: callerOf(ctx), AllowMissing: req.AllowMissing, AllowInfoChange: req.AllowInfoChange,
+		Channel: req.Name, Freeze: string(ref.Frozen.Name), By: callerOf(ctx), AllowMissing: req.AllowMissing, AllowInfoChange: req.AllowInfoChange,
 	})
 	if err != nil {
 		return nil, err
@@ -67,14 +67,14 @@ func (c *Control) Channel(ctx context.Context, req *api.ChannelRef) (*api.Channe
 
 func (c *Control) channel(ch *meta.Channel, f *meta.Frozen) *api.Channel {
 	out := &api.Channel{
-		Name: ch.Name, Freeze: ch.Freeze, Moved: ch.Moved, By: ch.By, Key: string(ch.Key), URL: c.url("channel", ch.Name), Mirrors: []string{}, Earlier: []api.ChannelEarlier{},
+		Name: ch.Name, Freeze: string(ch.Freeze), Moved: ch.Moved, By: ch.By, Key: string(ch.Key), URL: c.url("channel", ch.Name), Mirrors: []string{}, Earlier: []api.ChannelEarlier{},
 	}
 	for _, m := range f.Mirrors {
 		out.Mirrors = append(out.Mirrors, string(m.Mirror))
 	}
 	for _, e := range ch.Earlier {
 		if e.Answered(c.now()) {
-			out.Earlier = append(out.Earlier, api.ChannelEarlier{Freeze: e.Freeze, Until: e.Until.Add(meta.ChannelGrace).UTC()})
+			out.Earlier = append(out.Earlier, api.ChannelEarlier{Freeze: string(e.Freeze), Until: e.Until.Add(meta.ChannelGrace).UTC()})
 		}
 	}
 	return out
@@ -111,7 +111,7 @@ func (c *Control) ChannelHistory(ctx context.Context, req *api.ChannelRef) (*api
 			return nil, err
 		}
 		for _, m := range page {
-			out.Moves = append(out.Moves, api.ChannelMove{Moved: m.Moved, Freeze: m.Freeze, From: m.From, By: m.By})
+			out.Moves = append(out.Moves, api.ChannelMove{Moved: m.Moved, Freeze: string(m.Freeze), From: m.From, By: m.By})
 			before = m.Moved
 		}
 		if len(page) < movesPage {
@@ -142,7 +142,7 @@ func (c *Control) TouchChannelSet(ctx context.Context, req *api.ChannelSet) (*To
 		return t, nil
 	}
 	if ref.Channel != nil {
-		t.What += ", which shows " + ref.Frozen.Name
+		t.What += ", which shows " + string(ref.Frozen.Name)
 	}
 	for _, m := range ref.Frozen.Mirrors {
 		t.Mirrors = append(t.Mirrors, string(m.Mirror))

@@ -109,8 +109,8 @@ type Metadata interface {
 	freeze.Packages
 	Head(ctx context.Context, mirror meta.MirrorName) (*meta.Head, error)
 	LeaseStates(ctx context.Context) ([]meta.LeaseState, error)
-	RemoveFreeze(ctx context.Context, name string, at time.Time) error
-	ClearOrphanTree(ctx context.Context, name string, making func() bool) error
+	RemoveFreeze(ctx context.Context, name meta.FreezeName, at time.Time) error
+	ClearOrphanTree(ctx context.Context, name meta.FreezeName, making func() bool) error
 	PutKits(ctx context.Context, kits []meta.Kit) error
 }
 

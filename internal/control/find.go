@@ -323,7 +323,7 @@ func (f *finding) in(ctx context.Context, name config.MirrorName) ([]api.Match, 
 		for _, state := range fr.Mirrors[i].States() {
 			for _, h := range s.versions {
 				if s.has(state, h) {
-					h.frozen = append(h.frozen, fr.Name)
+					h.frozen = append(h.frozen, string(fr.Name))
 				}
 			}
 		}

@@ -223,7 +223,7 @@ func (c *Control) SendImage(ctx context.Context, req *api.ImageGet, to Bytes) er
 
 // openImage opens a recorded image for reading, or returns meta.ErrNotFound.
 func (c *Control) openImage(ctx context.Context, req *api.ImageGet) (cas.Blob, error) {
-	images, err := c.cfg.Freezer.Images(ctx, req.Name)
+	images, err := c.cfg.Freezer.Images(ctx, meta.FreezeName(req.Name))
 	if err != nil {
 		return nil, err
 	}

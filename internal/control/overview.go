@@ -191,7 +191,7 @@ func (c *Control) FreezeLines(ctx context.Context, from, limit int) (lines []api
 	lines, all = []api.FreezeLine{}, len(freezes)
 	freezes = freezes[min(max(from, 0), all):]
 	for _, f := range freezes[:min(limit, len(freezes))] {
-		line := api.FreezeLine{Name: f.Name, Date: f.Date, Created: f.Created, Mirrors: map[string]string{}, Packages: f.Packages, Sources: f.Sources}
+		line := api.FreezeLine{Name: string(f.Name), Date: f.Date, Created: f.Created, Mirrors: map[string]string{}, Packages: f.Packages, Sources: f.Sources}
 		for _, m := range f.Mirrors {
 			line.Mirrors[string(m.Mirror)] = freeze.Exact
 			if m.Whole {

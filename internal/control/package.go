@@ -60,7 +60,7 @@ func (c *Control) showPackage(ctx context.Context, ref catalog.Ref, text string)
 	for _, n := range found {
 		d := api.PackageDetail{Package: n.Package, Places: n.Places, Fields: n.Fields, Here: true, Seen: []api.Seen{}}
 		if ref.Frozen != nil {
-			d.Frozen = []string{ref.Frozen.Name}
+			d.Frozen = []string{string(ref.Frozen.Name)}
 		}
 		if d.Here, err = c.stored(ctx, n.Files); err != nil {
 			return nil, err
@@ -166,7 +166,7 @@ func (c *Control) addPast(ctx context.Context, name string, named []client.Named
 		d := &details[i]
 		d.Frozen, d.Channels = append([]string{}, sortedSet(d.Frozen)...), []string{}
 		for _, ch := range channels {
-			if slices.ContainsFunc(d.Frozen, func(f string) bool { return ch.Shows(f, now) }) {
+			if slices.ContainsFunc(d.Frozen, func(f string) bool { return ch.Shows(meta.FreezeName(f), now) }) {
 				d.Channels = append(d.Channels, ch.Name)
 			}
 		}

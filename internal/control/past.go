@@ -62,7 +62,7 @@ func (c *Control) PackageHistory(ctx context.Context, name string, source bool, 
 			v.Seen = append(v.Seen, api.Seen{First: r.First, Last: r.Last})
 		}
 		for _, ch := range channels {
-			if slices.ContainsFunc(v.Freezes, func(f string) bool { return ch.Shows(f, now) }) {
+			if slices.ContainsFunc(v.Freezes, func(f string) bool { return ch.Shows(meta.FreezeName(f), now) }) {
 				v.Channels = append(v.Channels, ch.Name)
 			}
 		}
@@ -144,7 +144,7 @@ func wholeStates(frozen []*meta.Frozen, mirror meta.MirrorName) (out []wholeStat
 	for _, f := range frozen {
 		if i := f.MirrorIndex(mirror); i >= 0 && f.Mirrors[i].Whole {
 			for _, state := range f.Mirrors[i].States() {
-				out = append(out, wholeState{f.Name, state})
+				out = append(out, wholeState{string(f.Name), state})
 			}
 		}
 	}
@@ -159,7 +159,7 @@ func (c *Control) FreezeBefore(ctx context.Context, of *meta.Frozen) (string, er
 		return "", err
 	}
 	order := func(a, b *meta.Frozen) int {
-		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(a.Name, b.Name))
+		return cmp.Or(a.Created.Compare(b.Created), strings.Compare(string(a.Name), string(b.Name)))
 	}
 	var before *meta.Frozen
 	for _, f := range frozen {
@@ -171,5 +171,5 @@ func (c *Control) FreezeBefore(ctx context.Context, of *meta.Frozen) (string, er
 	if before == nil {
 		return "", nil
 	}
-	return before.Name, nil
+	return string(before.Name), nil
 }

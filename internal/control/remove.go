@@ -27,8 +27,8 @@ func (c *Control) Remove(ctx context.Context, req *api.RefRequest) (*api.RemoveR
 		}
 		// If the process is killed here, the next freeze with that name or the next garbage
 		// collection clears the tree.
-		err := c.st.ClearOrphanTree(ctx, name, func() bool { return c.cfg.Freezer.Making(name) })
-		return &api.RemoveResult{Removed: name}, err
+		err := c.st.ClearOrphanTree(ctx, name, func() bool { return c.cfg.Freezer.Making(string(name)) })
+		return &api.RemoveResult{Removed: string(name)}, err
 	}
 	snap := ref.Snapshot
 	if at := req.Ref[strings.IndexByte(req.Ref, '@')+1:]; at != catalog.Latest {

@@ -59,7 +59,7 @@ func (c *Control) List(ctx context.Context, req *api.ListRequest) (*api.Snapshot
 		if req.Mirror != "" && f.MirrorIndex(meta.MirrorName(req.Mirror)) < 0 {
 			continue
 		}
-		one, err := c.cfg.Freezer.Describe(ctx, f.Name)
+		one, err := c.cfg.Freezer.Describe(ctx, string(f.Name))
 		if errors.Is(err, meta.ErrNotFound) {
 			continue // removed in the meantime
 		} else if err != nil {
@@ -143,7 +143,7 @@ func (c *Control) ShowFreeze(ctx context.Context, rec *meta.Frozen, m *client.Ma
 		return nil, err
 	}
 	for _, ch := range channels {
-		if ch.Shows(f.Name, c.now()) {
+		if ch.Shows(meta.FreezeName(f.Name), c.now()) {
 			f.Channels = append(f.Channels, ch.Name)
 		}
 	}

@@ -124,7 +124,7 @@ func (c *Control) expiringKeys(ctx context.Context, frozen []*meta.Frozen) []str
 		if signed[f.KeyBlob] == nil {
 			keys = append(keys, f.KeyBlob)
 		}
-		signed[f.KeyBlob] = append(signed[f.KeyBlob], f.Name)
+		signed[f.KeyBlob] = append(signed[f.KeyBlob], string(f.Name))
 	}
 	var out []string
 	for _, d := range keys {

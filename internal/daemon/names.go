@@ -29,7 +29,7 @@ func (d *daemon) checkNames(ctx context.Context, mirrors []config.Mirror) error 
 		owners[r.Name] = "a recording"
 	}
 	for _, f := range users.Freezes {
-		owners[f.Name] = "a freeze"
+		owners[string(f.Name)] = "a freeze"
 	}
 	for _, m := range mirrors {
 		if owner := owners[string(m.Name)]; owner != "" {

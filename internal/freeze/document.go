@@ -14,6 +14,7 @@ import (
 	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/config"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/repo"
 )
 
@@ -29,11 +30,11 @@ const (
 // contains no local facts, so the same contents give the same bytes on any
 // server.
 type Document struct {
-	Format  int         `json:"format"`
-	Name    string      `json:"name"`
-	Date    time.Time   `json:"date"` // UTC second
-	Mirrors []DocMirror `json:"mirrors"`
-	Missing []Missing   `json:"missing"` // entries that are allowed to be missing
+	Format  int             `json:"format"`
+	Name    meta.FreezeName `json:"name"`
+	Date    time.Time       `json:"date"` // UTC second
+	Mirrors []DocMirror     `json:"mirrors"`
+	Missing []Missing       `json:"missing"` // entries that are allowed to be missing
 }
 
 // Kinds of DocMirror.

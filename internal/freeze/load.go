@@ -17,12 +17,12 @@ import (
 // Records looks up the records of freezes.
 type Records interface {
 	// Freeze returns the record of a freeze. meta.ErrNotFound.
-	Freeze(ctx context.Context, name string) (*meta.Frozen, error)
+	Freeze(ctx context.Context, name meta.FreezeName) (*meta.Frozen, error)
 }
 
 // Load reads the record and the manifest of a freeze. meta.ErrNotFound. If the manifest
 // is lost or damaged, Load returns the record with the error.
-func Load(ctx context.Context, records Records, blobs cas.Reader, name string) (*meta.Frozen, *Document, error) {
+func Load(ctx context.Context, records Records, blobs cas.Reader, name meta.FreezeName) (*meta.Frozen, *Document, error) {
 	f, err := records.Freeze(ctx, name)
 	if err != nil {
 		return nil, nil, err

@@ -18,7 +18,7 @@ type Provenance struct {
 	// Format is 0 if an earlier version wrote the file: then it does not name the
 	// manifest, and is not signed.
 	Format    int                  `json:"format,omitempty"`
-	Name      string               `json:"name"`
+	Name      meta.FreezeName      `json:"name"`
 	Manifest  cas.Digest           `json:"manifest_sha256,omitzero"`
 	Created   time.Time            `json:"created"`
 	Program   string               `json:"program"`

@@ -5,6 +5,7 @@ import (
 
 	"example.org/snapd/internal/canonical"
 	"example.org/snapd/internal/cas"
+	"example.org/snapd/internal/meta"
 )
 
 // The types of statements.
@@ -18,7 +19,7 @@ const (
 // later. It is canonical JSON and has no time.
 type Statement struct {
 	Type     string            `json:"type"` // ImageStatement, SignatureStatement or LabelsStatement
-	Freeze   string            `json:"freeze"`
+	Freeze   meta.FreezeName   `json:"freeze"`
 	Manifest cas.Digest        `json:"manifest_sha256"`
 	Variant  string            `json:"variant,omitempty"`
 	SHA256   cas.Digest        `json:"sha256,omitzero"`

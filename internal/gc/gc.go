@@ -342,7 +342,7 @@ func (c *Collector) trees(ctx context.Context) error {
 		}
 		// A node that is making a freeze has the lease for it.
 		err := meta.Lead(ctx, c.st, meta.LeaseFreeze+name, c.cfg.Node, func(ctx context.Context) error {
-			return c.st.ClearOrphanTree(ctx, name, func() bool { return c.making(name) })
+			return c.st.ClearOrphanTree(ctx, meta.FreezeName(name), func() bool { return c.making(name) })
 		})
 		if err != nil && !errors.Is(err, meta.ErrLeased) {
 			return err

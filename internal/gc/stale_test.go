@@ -21,7 +21,9 @@ func (s *staleStore) Freezes(context.Context) ([]*meta.Frozen, error) {
 	return []*meta.Frozen{s.frozen}, nil
 }
 
-func (s *staleStore) Freeze(context.Context, string) (*meta.Frozen, error) { return s.frozen, nil }
+func (s *staleStore) Freeze(context.Context, meta.FreezeName) (*meta.Frozen, error) {
+	return s.frozen, nil
+}
 
 // A freeze that another node has removed has no faults, even if this node has it in its
 // cache.

@@ -25,7 +25,7 @@ func (a *asked) count(ctx context.Context) {
 	}
 }
 
-func (a *asked) Freeze(ctx context.Context, name string) (*meta.Frozen, error) {
+func (a *asked) Freeze(ctx context.Context, name meta.FreezeName) (*meta.Frozen, error) {
 	a.count(ctx)
 	return a.Store.Freeze(ctx, name)
 }

@@ -152,7 +152,7 @@ func (p *pages) channelFeed(ctx context.Context, _ *http.Request) (out []feedEnt
 			return nil, err
 		}
 		for _, m := range moves {
-			title, summary := ch.Name+" shows "+m.Freeze, "It showed "+m.From+" before."
+			title, summary := ch.Name+" shows "+string(m.Freeze), "It showed "+m.From+" before."
 			if m.Freeze == "" {
 				title = ch.Name + " was removed"
 			}

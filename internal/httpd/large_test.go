@@ -261,7 +261,7 @@ func (l *large) freeze(name string, part freeze.DocMirror) {
 	}
 	part.Name, part.Type, part.Trust = "debian", "deb", repo.TrustSignature
 	part.Suites = []freeze.DocSuite{{Suite: "stable", Date: l.Now(), Trust: repo.TrustSignature, Keys: []string{}, Documents: []repo.File{}, Indices: []freeze.DocIndex{}}}
-	doc := &freeze.Document{Format: freeze.FormatVersion, Name: name, Date: l.Now(), Mirrors: []freeze.DocMirror{part}}
+	doc := &freeze.Document{Format: freeze.FormatVersion, Name: meta.FreezeName(name), Date: l.Now(), Mirrors: []freeze.DocMirror{part}}
 	data, err := doc.Encode()
 	if err != nil {
 		l.t.Fatal(err)
@@ -272,7 +272,7 @@ func (l *large) freeze(name string, part freeze.DocMirror) {
 	}
 	manifest := repo.File{Path: "manifest.json", Size: info.Size, SHA256: info.Digest}
 	if err := l.Store().Publish(ctx, &meta.Frozen{
-		Name: name, Date: l.Now(), Created: l.Now(), Manifest: manifest, Signature: manifest, Prov: manifest, KeyBlob: info.Digest, Packages: largeMirror,
+		Name: meta.FreezeName(name), Date: l.Now(), Created: l.Now(), Manifest: manifest, Signature: manifest, Prov: manifest, KeyBlob: info.Digest, Packages: largeMirror,
 		Mirrors: []meta.FrozenMirror{{
 			Mirror: "debian", Type: "deb", Whole: part.Kind == freeze.Whole, Timestamp: snap.Timestamp,
 			Suites: []meta.FrozenSuite{{Suite: "stable", Gen: snap.Suites[0].Gen, Components: []string{"main"}, Archs: []string{"amd64"}}},

@@ -81,7 +81,7 @@ func (s *Server) frozenProof(ctx context.Context, f *meta.Frozen, p string) (a a
 	if p != freeze.ManifestFile+tlog.ProofSuffix {
 		return a, false, nil
 	}
-	a, err = s.proofEntry(ctx, tlog.FreezeSubject(f.Name), false)
+	a, err = s.proofEntry(ctx, tlog.FreezeSubject(string(f.Name)), false)
 	return a, true, err
 }
 

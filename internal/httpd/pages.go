@@ -418,7 +418,7 @@ func (p *pages) channel(ctx context.Context, _ *http.Request, vars map[string]st
 	ch.By = ""
 	out := &api.ChannelPage{Channel: ch, Moves: []api.ChannelMove{}}
 	for _, m := range moves {
-		out.Moves = append(out.Moves, api.ChannelMove{Moved: m.Moved, Freeze: m.Freeze, From: m.From})
+		out.Moves = append(out.Moves, api.ChannelMove{Moved: m.Moved, Freeze: string(m.Freeze), From: m.From})
 	}
 	return page{"channel.html", name, map[string]any{"Channel": ch, "Links": links, "Moves": out.Moves}, out}, nil
 }

@@ -18,11 +18,11 @@ import (
 )
 
 // frozenRef finds a freeze by its name, or the freeze that a channel shows.
-func (p *pages) frozenRef(ctx context.Context, name string) (catalog.Ref, error) {
-	if !config.ValidName(name) {
+func (p *pages) frozenRef(ctx context.Context, name meta.FreezeName) (catalog.Ref, error) {
+	if !config.ValidName(string(name)) {
 		return catalog.Ref{}, fmt.Errorf("freeze: %w", meta.ErrNotFound)
 	}
-	ref, err := p.s.catalog.ResolveRef(ctx, name)
+	ref, err := p.s.catalog.ResolveRef(ctx, string(name))
 	if err == nil && ref.Frozen == nil {
 		err = fmt.Errorf("freeze %s: %w", name, meta.ErrNotFound)
 	}
@@ -30,7 +30,7 @@ func (p *pages) frozenRef(ctx context.Context, name string) (catalog.Ref, error)
 }
 
 func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]string) (page, error) {
-	ref, err := p.frozenRef(ctx, vars["name"])
+	ref, err := p.frozenRef(ctx, meta.FreezeName(vars["name"]))
 	if err != nil {
 		return page{}, err
 	}
@@ -40,9 +40,9 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	if err != nil {
 		return page{}, err
 	}
-	base := "/frozen/" + url.PathEscape(name) + "/"
+	base := "/frozen/" + url.PathEscape(string(name)) + "/"
 	links := []link{
-		{"/freeze/" + url.PathEscape(name) + "/proof", "proof"}, {base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
+		{"/freeze/" + url.PathEscape(string(name)) + "/proof", "proof"}, {base, "files"}, {base + "manifest.json", "manifest.json"}, {base + "manifest.json.asc", "signature"},
 		{base + "provenance.json", "provenance.json"},
 	}
 	configs, err := p.clientConfigs(ctx, ref, base)
@@ -59,7 +59,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 	for _, st := range ref.Frozen.Statements {
 		if freeze.IsComparison(st.Path) {
 			digest := st.SHA256.String()
-			links = append(links, link{"/freeze/" + url.PathEscape(name) + "/comparison/" + digest, "differences of a rebuilt image, " + digest[:8]})
+			links = append(links, link{"/freeze/" + url.PathEscape(string(name)) + "/comparison/" + digest, "differences of a rebuilt image, " + digest[:8]})
 			continue
 		}
 		links = append(links, link{fileHref(base, st.Path), st.Path})
@@ -78,7 +78,7 @@ func (p *pages) freeze(ctx context.Context, r *http.Request, vars map[string]str
 		return page{}, err
 	}
 	rows, next, err := p.frozenRows(ctx, name, manifest, asked, from)
-	return page{"freeze.html", name, map[string]any{"Frozen": shown, "Before": before, "Links": links, "Configs": configs, "Query": q.Get("q"), "Packages": rows, "Next": next, "Short": next != "" && len(rows) < pageFrozen},
+	return page{"freeze.html", string(name), map[string]any{"Frozen": shown, "Before": before, "Links": links, "Configs": configs, "Query": q.Get("q"), "Packages": rows, "Next": next, "Short": next != "" && len(rows) < pageFrozen},
 		&api.FreezePage{Freeze: shown, Before: before, Packages: packagesOf(rows), Next: next}}, err
 }
 
@@ -90,7 +90,7 @@ type clientConfig struct{ Href, Title, Text string }
 func (p *pages) clientConfigs(ctx context.Context, ref catalog.Ref, base string) (out []clientConfig, err error) {
 	for _, c := range p.s.catalog.ClientConfigs(ref.Frozen) {
 		config := clientConfig{Href: base + c.Path, Title: c.Title}
-		res, err := p.s.control.Sources(ctx, &api.SourcesRequest{Ref: ref.Frozen.Name, Format: c.Kind})
+		res, err := p.s.control.Sources(ctx, &api.SourcesRequest{Ref: string(ref.Frozen.Name), Format: c.Kind})
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		} else if err == nil {
@@ -103,8 +103,8 @@ func (p *pages) clientConfigs(ctx context.Context, ref catalog.Ref, base string)
 
 // frozenRows returns a page of the packages of a freeze that match a query, and the
 // position of the next page, empty at the end.
-func (p *pages) frozenRows(ctx context.Context, name string, manifest *client.Manifest, q *query.Query, from client.Position) (rows []packageRow, next string, err error) {
-	base := "/frozen/" + url.PathEscape(name) + "/"
+func (p *pages) frozenRows(ctx context.Context, name meta.FreezeName, manifest *client.Manifest, q *query.Query, from client.Position) (rows []packageRow, next string, err error) {
+	base := "/frozen/" + url.PathEscape(string(name)) + "/"
 	read := 0
 	var last client.Position
 	err = manifest.EachRead(ctx, q, from, func(r *client.Read) error {
@@ -135,7 +135,7 @@ func (p *pages) frozenRows(ctx context.Context, name string, manifest *client.Ma
 // proof shows the evidence for a freeze, and verifies its signature and its entry in the
 // transparency log.
 func (p *pages) proof(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
-	ref, err := p.frozenRef(ctx, vars["name"])
+	ref, err := p.frozenRef(ctx, meta.FreezeName(vars["name"]))
 	if err != nil {
 		return page{}, err
 	}
@@ -150,7 +150,7 @@ func (p *pages) proof(ctx context.Context, _ *http.Request, vars map[string]stri
 // comparison shows what differs between the published image of a freeze and one that was
 // built again.
 func (p *pages) comparison(ctx context.Context, _ *http.Request, vars map[string]string) (page, error) {
-	ref, err := p.frozenRef(ctx, vars["name"])
+	ref, err := p.frozenRef(ctx, meta.FreezeName(vars["name"]))
 	if err != nil {
 		return page{}, err
 	}
@@ -163,7 +163,7 @@ func (p *pages) comparison(ctx context.Context, _ *http.Request, vars map[string
 		return page{}, err
 	}
 	name := ref.Frozen.Name
-	return page{"comparison.html", "Differences of a rebuilt image of " + name, map[string]any{
-		"Name": name, "Compare": r, "File": fileHref("/frozen/"+url.PathEscape(name)+"/", freeze.ComparisonPath(digest)),
+	return page{"comparison.html", "Differences of a rebuilt image of " + string(name), map[string]any{
+		"Name": name, "Compare": r, "File": fileHref("/frozen/"+url.PathEscape(string(name))+"/", freeze.ComparisonPath(digest)),
 	}, r}, nil
 }

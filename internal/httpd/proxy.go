@@ -41,7 +41,7 @@ func (s *Server) proxy(w *response, r *http.Request) {
 		s.text(w, http.StatusProxyAuthRequired, "proxy: no name: put the name of a recording or freeze into the proxy URL, http://NAME:x@"+s.cfg.Conf.Server.Listen+" (some clients send no name without a password, so give any)\n")
 		return
 	}
-	fr, err := s.meta.Freeze(r.Context(), name)
+	fr, err := s.meta.Freeze(r.Context(), meta.FreezeName(name))
 	if err == nil {
 		s.replay(w, r, fr, candidates)
 		return
@@ -87,7 +87,7 @@ func (s *Server) replay(w *response, r *http.Request, fr *meta.Frozen, candidate
 		}
 		f, err := s.catalog.Replay(r.Context(), fr, i, c.Path)
 		if errors.Is(err, catalog.ErrNoUpstreamIndices) {
-			s.text(w, http.StatusForbidden, "proxy: freeze "+fr.Name+" was imported and has no upstream indices to serve\n")
+			s.text(w, http.StatusForbidden, "proxy: freeze "+string(fr.Name)+" was imported and has no upstream indices to serve\n")
 			return
 		} else if err != nil {
 			s.fail(w, r, err, false)

@@ -226,7 +226,7 @@ func (s *Server) frozen(ctx context.Context, p string) (answer, error) {
 	if name == "" {
 		return translate(s.catalog.ListFreezes(ctx))
 	}
-	fr, err := s.meta.Freeze(ctx, name)
+	fr, err := s.meta.Freeze(ctx, meta.FreezeName(name))
 	if err != nil {
 		return answer{}, err
 	}
@@ -237,7 +237,7 @@ func (s *Server) frozen(ctx context.Context, p string) (answer, error) {
 	if a, ok, err := s.frozenProof(ctx, fr, rest); ok {
 		return a, err
 	}
-	if a, ok, err := s.clientConfig(ctx, fr, rest, fr.Name); ok {
+	if a, ok, err := s.clientConfig(ctx, fr, rest, string(fr.Name)); ok {
 		return a, err
 	}
 	return translate(s.catalog.FrozenEntry(ctx, fr, rest))

@@ -104,20 +104,20 @@ type Files interface {
 type Freezes interface {
 	// Freeze returns the record of a freeze. ErrNotFound; a *RemovedError if it was
 	// removed.
-	Freeze(ctx context.Context, name string) (*Frozen, error)
+	Freeze(ctx context.Context, name FreezeName) (*Frozen, error)
 	// Freezes lists the freezes by name.
 	Freezes(ctx context.Context) ([]*Frozen, error)
 	// Tombstones lists the removed freezes, by name.
 	Tombstones(ctx context.Context) ([]Tombstone, error)
 	// TreeFile finds a file of a frozen tree by its path, <mirror>/<path>.
 	// ErrNotFound.
-	TreeFile(ctx context.Context, name, path string) (Node, error)
+	TreeFile(ctx context.Context, name FreezeName, path string) (Node, error)
 	// TreeDir lists at most limit names directly below a directory of a frozen tree, in
 	// byte order, after the name after (empty: from the start). dir is empty or ends in a
 	// slash, as do directories in the result.
-	TreeDir(ctx context.Context, name, dir, after string, limit int) ([]string, error)
+	TreeDir(ctx context.Context, name FreezeName, dir, after string, limit int) ([]string, error)
 	// Images lists the images of a freeze, or of all freezes if name is empty.
-	Images(ctx context.Context, name string) ([]Image, error)
+	Images(ctx context.Context, name FreezeName) ([]Image, error)
 	// Kit finds a published kit or upgrade description by its path. ErrNotFound.
 	Kit(ctx context.Context, path string) (Kit, error)
 	// Kits lists the published kits and upgrade descriptions by path.

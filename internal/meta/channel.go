@@ -13,8 +13,8 @@ import (
 
 // Channel is a name that shows a freeze and can be moved to another.
 type Channel struct {
-	Name   string `json:"name"`
-	Freeze string `json:"freeze,omitempty"` // shown now; "": the channel was removed
+	Name   string     `json:"name"`
+	Freeze FreezeName `json:"freeze,omitempty"` // shown now; "": the channel was removed
 	// Moved is the time of the last move and the date of the documents. It increases with
 	// each move, even if the channel is removed and created again, because clients ignore
 	// documents that are not newer than theirs.
@@ -32,17 +32,17 @@ type Channel struct {
 
 // ChannelEarlier is a freeze that a channel showed.
 type ChannelEarlier struct {
-	Freeze string    `json:"freeze"`
-	Until  time.Time `json:"until"` // when the channel was moved on
+	Freeze FreezeName `json:"freeze"`
+	Until  time.Time  `json:"until"` // when the channel was moved on
 }
 
 // ChannelMove is an entry of the history of a channel.
 type ChannelMove struct {
-	Channel string    `json:"channel"`
-	Freeze  string    `json:"freeze,omitempty"` // "": the channel was removed
-	From    string    `json:"from,omitempty"`   // what it showed before; "": nothing
-	Moved   time.Time `json:"moved"`
-	By      string    `json:"by,omitempty"`
+	Channel string     `json:"channel"`
+	Freeze  FreezeName `json:"freeze,omitempty"` // "": the channel was removed
+	From    string     `json:"from,omitempty"`   // what it showed before; "": nothing
+	Moved   time.Time  `json:"moved"`
+	By      string     `json:"by,omitempty"`
 }
 
 // ChannelGrace is how long the files of a freeze are served after its channel was moved
@@ -98,7 +98,7 @@ func (c *Channel) Document(path string) (Node, bool) {
 
 // Shows reports whether the channel shows a freeze at a time, or still serves it because
 // it was moved on less than ChannelGrace ago.
-func (c *Channel) Shows(freeze string, now time.Time) bool {
+func (c *Channel) Shows(freeze FreezeName, now time.Time) bool {
 	return c.Freeze == freeze && freeze != "" ||
 		slices.ContainsFunc(c.Earlier, func(e ChannelEarlier) bool { return e.Freeze == freeze && e.Answered(now) })
 }
@@ -126,7 +126,7 @@ func (c *Channel) Follow(old *Channel) (*ChannelMove, error) {
 	if !c.Moved.After(old.Moved) {
 		return nil, fmt.Errorf("channel %s: %w: it was moved at %s, this move is of %s", c.Name, ErrFenced, FormatTimestamp(old.Moved), FormatTimestamp(c.Moved))
 	}
-	move.From = old.Freeze
+	move.From = string(old.Freeze)
 	if c.Freeze == "" {
 		return move, nil
 	}

@@ -29,7 +29,7 @@ type Collection interface {
 	OrphanTrees(ctx context.Context) ([]string, error)
 	// ClearOrphanTree clears such a tree, unless making reports that its freeze is being
 	// made, or it was published in the meantime.
-	ClearOrphanTree(ctx context.Context, name string, making func() bool) error
+	ClearOrphanTree(ctx context.Context, name FreezeName, making func() bool) error
 	// CollectGenerations deletes generations that lost their last reference, with the
 	// facts that only they contained, and returns the number of generations.
 	CollectGenerations(ctx context.Context) (int, error)

@@ -71,7 +71,7 @@ func (e *Event) Subject() string {
 	case e.Channel != nil && e.Channel.Freeze == "":
 		return e.Channel.Channel + " removed"
 	case e.Channel != nil:
-		return e.Channel.Channel + " to " + e.Channel.Freeze
+		return e.Channel.Channel + " to " + string(e.Channel.Freeze)
 	case e.Failure != nil:
 		return string(e.Failure.Mirror)
 	case e.Stale != nil:
@@ -90,7 +90,7 @@ func SnapshotEvent(s *Snapshot, at time.Time) *Event {
 // FreezeEvent is the event of a freeze that is published.
 func FreezeEvent(f *Frozen) *Event {
 	e := &EventFrozen{
-		Name: f.Name, Date: f.Date, Manifest: f.Manifest.SHA256, Mirrors: []string{}, Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, Imported: f.Imported,
+		Name: string(f.Name), Date: f.Date, Manifest: f.Manifest.SHA256, Mirrors: []string{}, Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, Imported: f.Imported,
 	}
 	for _, m := range f.Mirrors {
 		e.Mirrors = append(e.Mirrors, string(m.Mirror))

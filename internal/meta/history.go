@@ -71,11 +71,11 @@ type History interface {
 	RecordingTotals(ctx context.Context, names []string) ([]RecordingTotal, error)
 	// TreeFiles lists, by path, at most limit files of a frozen tree whose paths begin
 	// with prefix, after the path after (empty: from the start).
-	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]Node, error)
+	TreeFiles(ctx context.Context, name FreezeName, prefix, after string, limit int) ([]Node, error)
 	// TreeFaults compares the tree of a freeze with its listing, in transactions of
 	// limited size. Statements may be added and removed; they are compared with the
 	// record of the freeze. ErrNotFound if the freeze is removed in the meantime.
-	TreeFaults(ctx context.Context, name string, listed []Node) ([]TreeFault, error)
+	TreeFaults(ctx context.Context, name FreezeName, listed []Node) ([]TreeFault, error)
 }
 
 // RecordingTotal is what was fetched through a recording.

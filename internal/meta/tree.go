@@ -26,13 +26,13 @@ func (f *Frozen) WithoutStatement(st repo.File) error {
 
 // TreeReader reads a freeze and the files of its tree.
 type TreeReader interface {
-	Freeze(ctx context.Context, name string) (*Frozen, error)
-	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]Node, error)
+	Freeze(ctx context.Context, name FreezeName) (*Frozen, error)
+	TreeFiles(ctx context.Context, name FreezeName, prefix, after string, limit int) ([]Node, error)
 }
 
 // CompareTree implements History.TreeFaults for every engine. It reads pages of at most
 // page files.
-func CompareTree(ctx context.Context, r TreeReader, name string, listed []Node, page int) ([]TreeFault, error) {
+func CompareTree(ctx context.Context, r TreeReader, name FreezeName, listed []Node, page int) ([]TreeFault, error) {
 	before, err := r.Freeze(ctx, name)
 	if err != nil {
 		return nil, err

@@ -13,6 +13,9 @@ import (
 // MirrorName is the name of a mirror.
 type MirrorName = config.MirrorName
 
+// FreezeName is the name of a freeze.
+type FreezeName string
+
 // SuiteID, IndexID and PID are the numbers that the store assigns to a suite of a mirror,
 // to an index of a suite, and to a stanza.
 type (
@@ -213,12 +216,12 @@ const (
 
 // Frozen is the record of a freeze. The manifest itself is a blob.
 type Frozen struct {
-	Name      string    `json:"name"`
-	Date      time.Time `json:"date"`    // the freeze's date
-	Created   time.Time `json:"created"` // local: not part of the manifest
-	Manifest  repo.File `json:"manifest"`
-	Signature repo.File `json:"signature"`
-	Prov      repo.File `json:"provenance"`
+	Name      FreezeName `json:"name"`
+	Date      time.Time  `json:"date"`    // the freeze's date
+	Created   time.Time  `json:"created"` // local: not part of the manifest
+	Manifest  repo.File  `json:"manifest"`
+	Signature repo.File  `json:"signature"`
+	Prov      repo.File  `json:"provenance"`
 	// ProvSignature is the signature of Prov; zero if Prov is not signed.
 	ProvSignature repo.File        `json:"provenance_signature,omitzero"`
 	Key           sign.Fingerprint `json:"key"` // the signing key
@@ -376,7 +379,7 @@ type Check struct {
 
 // Image is a root file system image recorded with a freeze.
 type Image struct {
-	Name      string     `json:"name"` // of the freeze
+	Name      FreezeName `json:"name"` // of the freeze
 	Variant   string     `json:"variant"`
 	SHA256    cas.Digest `json:"sha256"`
 	Size      int64      `json:"size"`

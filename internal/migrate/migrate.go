@@ -175,7 +175,7 @@ func held(ctx context.Context, to meta.Freezes) string {
 	}
 	var list []string
 	for _, f := range all {
-		list = append(list, f.Name)
+		list = append(list, string(f.Name))
 	}
 	return fmt.Sprintf(", with %d freezes (%s)", len(list), names(list))
 }

@@ -22,7 +22,7 @@ func New(users *meta.Users, now time.Time) *Rule {
 		for i := range f.Mirrors {
 			m := &f.Mirrors[i]
 			for _, at := range m.Snapshots() {
-				r.use(m.Mirror, at, "freeze "+f.Name)
+				r.use(m.Mirror, at, "freeze "+string(f.Name))
 			}
 		}
 	}
@@ -71,7 +71,7 @@ func inUse(s *meta.Snapshot, why string) error {
 // Freeze returns meta.ErrInUse, with the name of the channel, if a freeze must be kept: a
 // channel shows it, or still serves it to clients that read the channel's index before a
 // move.
-func Freeze(name string, channels []*meta.Channel, now time.Time) error {
+func Freeze(name meta.FreezeName, channels []*meta.Channel, now time.Time) error {
 	for _, c := range channels {
 		if c.Freeze == name {
 			return fmt.Errorf("freeze %s: %w: channel %s shows it", name, meta.ErrInUse, c.Name)

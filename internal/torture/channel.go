@@ -27,7 +27,7 @@ func (s *system) checkChannels(ctx context.Context) error {
 				return fmt.Errorf("channel %s: %s: status %d, %v", c.Name, d.Path, status, err)
 			}
 		}
-		leaf := &tlog.Channel{Name: c.Name, Freeze: c.Freeze, Timestamp: meta.FormatTimestamp(c.Moved)}
+		leaf := &tlog.Channel{Name: c.Name, Freeze: string(c.Freeze), Timestamp: meta.FormatTimestamp(c.Moved)}
 		want, err := tlog.Encode(leaf)
 		if err != nil {
 			return err

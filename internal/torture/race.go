@@ -206,7 +206,7 @@ func (r *racer) empty(ctx context.Context) error {
 		return err
 	}
 	for _, f := range all {
-		if err := r.remove(ctx, f.Name); err != nil {
+		if err := r.remove(ctx, string(f.Name)); err != nil {
 			return err
 		}
 	}

@@ -265,7 +265,7 @@ func (s *system) check(ctx context.Context) (n checked, err error) {
 	}
 	for _, f := range frozen {
 		n.Frozen++
-		v, err := s.freezer.Verify(ctx, &api.VerifyRequest{Ref: f.Name, Deep: true}, nil)
+		v, err := s.freezer.Verify(ctx, &api.VerifyRequest{Ref: string(f.Name), Deep: true}, nil)
 		if err != nil {
 			fault("verify %s: %w", f.Name, err)
 			continue
@@ -350,7 +350,7 @@ func (s *system) contents(ctx context.Context) (frozen []*meta.Frozen, snaps []*
 func (s *system) has(ctx context.Context, ref string) error {
 	name, at, snapshot := strings.Cut(ref, "@")
 	if !snapshot {
-		_, err := s.store.Freeze(ctx, name)
+		_, err := s.store.Freeze(ctx, meta.FreezeName(name))
 		return err
 	}
 	t, err := time.Parse(meta.TimestampFormat, at)
@@ -363,15 +363,15 @@ func (s *system) has(ctx context.Context, ref string) error {
 
 // blobsOf lists the blobs to which a freeze refers.
 func (s *system) blobsOf(ctx context.Context, name string) ([]cas.Digest, error) {
-	f, err := s.store.Freeze(ctx, name)
+	f, err := s.store.Freeze(ctx, meta.FreezeName(name))
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := s.store.TreeFiles(ctx, name, "", "", math.MaxInt)
+	nodes, err := s.store.TreeFiles(ctx, meta.FreezeName(name), "", "", math.MaxInt)
 	if err != nil {
 		return nil, err
 	}
-	images, err := s.store.Images(ctx, name)
+	images, err := s.store.Images(ctx, meta.FreezeName(name))
 	if err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ func (e *Engine) body(h *hook, ev *meta.Event) ([]byte, error) {
 		}
 	case ev.Channel != nil:
 		c := ev.Channel
-		out.Data = api.EventChannel{Channel: c.Channel, Freeze: c.Freeze, From: c.From, Moved: c.Moved, By: c.By, URL: e.url("channel", c.Channel)}
+		out.Data = api.EventChannel{Channel: c.Channel, Freeze: string(c.Freeze), From: c.From, Moved: c.Moved, By: c.By, URL: e.url("channel", c.Channel)}
 	case ev.Failure != nil:
 		out.Data = api.EventFailure{Mirror: string(ev.Failure.Mirror), Error: remote.Scrub(ev.Failure.Error), LastSuccess: optional(ev.Failure.OK)}
 	case ev.Stale != nil:

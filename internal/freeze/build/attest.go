@@ -17,14 +17,14 @@ import (
 // file. It accepts any signer: an attestation only counts for users who name its builder.
 // Adding one again changes nothing. attest.ErrMalformed, attest.ErrOther.
 func (b *Builder) AddAttestation(ctx context.Context, name string, envelope []byte) (file repo.File, a *attest.Attestation, added bool, err error) {
-	f, err := b.meta.Freeze(ctx, name)
+	f, err := b.meta.Freeze(ctx, meta.FreezeName(name))
 	if err != nil {
 		return file, nil, false, err
 	}
 	if a, err = attest.Parse(envelope); err != nil {
 		return file, nil, false, err
 	}
-	if err := a.Check(f.Name, f.Manifest.SHA256); err != nil {
+	if err := a.Check(string(f.Name), f.Manifest.SHA256); err != nil {
 		return file, nil, false, err
 	}
 	data, err := a.Envelope.Encode()
@@ -40,7 +40,7 @@ func (b *Builder) AddAttestation(ctx context.Context, name string, envelope []by
 // who name their rebuilder. Adding a list again changes nothing. attest.ErrMalformed;
 // attest.ErrOther for a link that is about no package of the freeze.
 func (b *Builder) AddRebuilds(ctx context.Context, name string, packages map[cas.Digest]bool, data []byte) (file repo.File, links int, added bool, err error) {
-	f, err := b.meta.Freeze(ctx, name)
+	f, err := b.meta.Freeze(ctx, meta.FreezeName(name))
 	if err != nil {
 		return file, 0, false, err
 	}
@@ -63,7 +63,7 @@ func (b *Builder) AddRebuilds(ctx context.Context, name string, packages map[cas
 
 // AddComparison adds a comparison of the published image with one that a builder made,
 // and returns its file. Adding one again changes nothing.
-func (b *Builder) AddComparison(ctx context.Context, name string, data []byte) (file repo.File, added bool, err error) {
+func (b *Builder) AddComparison(ctx context.Context, name meta.FreezeName, data []byte) (file repo.File, added bool, err error) {
 	f, err := b.meta.Freeze(ctx, name)
 	if err != nil {
 		return file, false, err
@@ -133,7 +133,7 @@ func (p *Publisher) AddBeside(ctx context.Context, batch cas.Batch, f *meta.Froz
 // RemoveAttestation removes an attestation of a freeze, a list of links or a comparison by
 // its digest. meta.ErrNotFound.
 func (b *Builder) RemoveAttestation(ctx context.Context, name string, digest cas.Digest) (file repo.File, err error) {
-	f, err := b.meta.Freeze(ctx, name)
+	f, err := b.meta.Freeze(ctx, meta.FreezeName(name))
 	if err != nil {
 		return file, err
 	}

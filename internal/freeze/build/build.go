@@ -71,7 +71,7 @@ type Metadata interface {
 	tree.Files
 	Freezes(ctx context.Context) ([]*meta.Frozen, error)
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
-	Images(ctx context.Context, name string) ([]meta.Image, error)
+	Images(ctx context.Context, name meta.FreezeName) ([]meta.Image, error)
 }
 
 // Config contains the parts of a Builder.

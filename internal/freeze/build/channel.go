@@ -70,7 +70,7 @@ func (b *Builder) moveChannel(ctx context.Context, m ChannelMove) (moved bool, w
 	if err != nil && !errors.Is(err, meta.ErrNotFound) && !errors.Is(err, meta.ErrGone) {
 		return false, nil, err
 	}
-	f, err := b.meta.Freeze(ctx, m.Freeze)
+	f, err := b.meta.Freeze(ctx, meta.FreezeName(m.Freeze))
 	if err != nil {
 		return false, nil, err
 	}
@@ -119,7 +119,7 @@ func (b *Builder) moveChannel(ctx context.Context, m ChannelMove) (moved bool, w
 	}
 	from := ""
 	if old != nil {
-		from = old.Freeze
+		from = string(old.Freeze)
 	}
 	b.cfg.Log.Info("channel moved", "channel", next.Name, "from", from, "to", next.Freeze, "date", next.Moved, "by", m.By)
 	b.cat.Changed()
@@ -243,7 +243,7 @@ func (b *Builder) redate(r frozenRoot, at time.Time) ([]repo.Doc, error) {
 
 // compareShown refuses a freeze that would break clients of a channel, or returns
 // warnings instead if the request allows it.
-func (b *Builder) compareShown(ctx context.Context, m ChannelMove, shown string, f *meta.Frozen, roots []frozenRoot) (warnings []string, err error) {
+func (b *Builder) compareShown(ctx context.Context, m ChannelMove, shown meta.FreezeName, f *meta.Frozen, roots []frozenRoot) (warnings []string, err error) {
 	old, err := b.meta.Freeze(ctx, shown)
 	if err != nil {
 		return nil, err

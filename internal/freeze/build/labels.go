@@ -35,7 +35,7 @@ func (b *Builder) SetLabels(ctx context.Context, req *api.LabelRequest) (res *ap
 }
 
 func (b *Builder) setLabels(ctx context.Context, req *api.LabelRequest) (*api.LabelResult, error) {
-	f, err := b.meta.Freeze(ctx, req.Name)
+	f, err := b.meta.Freeze(ctx, meta.FreezeName(req.Name))
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +52,7 @@ func (b *Builder) setLabels(ctx context.Context, req *api.LabelRequest) (*api.La
 	if req.Description != nil {
 		is.Description = *req.Description
 	}
-	res := &api.LabelResult{Name: f.Name, Labels: is.Labels, Description: is.Description, Changed: !is.Equal(was)}
+	res := &api.LabelResult{Name: string(f.Name), Labels: is.Labels, Description: is.Description, Changed: !is.Equal(was)}
 	if err := is.Check(); err != nil || !res.Changed {
 		return res, err
 	}

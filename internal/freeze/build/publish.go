@@ -108,7 +108,7 @@ func (p *Publisher) Making(name string) bool {
 // the name has another manifest, or had another one before the freeze was removed;
 // meta.ErrTaken if it is the name of a channel.
 func (p *Publisher) Exists(ctx context.Context, name string, manifest cas.Digest) (bool, error) {
-	f, err := p.meta.Freeze(ctx, name)
+	f, err := p.meta.Freeze(ctx, meta.FreezeName(name))
 	if removed, ok := errors.AsType[*meta.RemovedError](err); ok && removed.Manifest != manifest {
 		return false, fmt.Errorf("%w (this one would be %s)", removed.Taken(), manifest)
 	}

@@ -17,7 +17,7 @@ import (
 
 // AddImage records an image that was built from a freeze, and stores the bytes of image.
 func (b *Builder) AddImage(ctx context.Context, req *api.ImageAdd, image io.Reader) (*api.Image, error) {
-	f, err := b.meta.Freeze(ctx, req.Name)
+	f, err := b.meta.Freeze(ctx, meta.FreezeName(req.Name))
 	if err != nil {
 		return nil, err
 	}

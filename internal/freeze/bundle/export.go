@@ -205,7 +205,7 @@ type exporter struct {
 }
 
 func (b *Bundler) exporter(f *meta.Frozen, to Target, p *acquire.Progress) *exporter {
-	return &exporter{b: b, to: to, f: f, p: p, res: &api.TransferResult{Name: f.Name, New: true}, seen: map[string]cas.Digest{}}
+	return &exporter{b: b, to: to, f: f, p: p, res: &api.TransferResult{Name: string(f.Name), New: true}, seen: map[string]cas.Digest{}}
 }
 
 func (x *exporter) export(ctx context.Context) error {
@@ -262,7 +262,7 @@ func (x *exporter) log(ctx context.Context) error {
 	if x.b.cfg.TLog == nil {
 		return nil
 	}
-	_, p, err := x.b.cfg.TLog.Proof(ctx, tlog.FreezeSubject(x.f.Name))
+	_, p, err := x.b.cfg.TLog.Proof(ctx, tlog.FreezeSubject(string(x.f.Name)))
 	if err != nil {
 		return fmt.Errorf("export %s: %w", x.f.Name, err)
 	}

@@ -67,12 +67,12 @@ func (b *Bundler) ImportNamed(ctx context.Context, name, at string, keys []strin
 			name, freeze.Count(n, "fault", "faults"), f.Object, f.Message, f.Expected, f.Found)
 	}
 	frozen := found.Document.Name
-	if err := b.cat.CheckName(ctx, frozen); err != nil {
+	if err := b.cat.CheckName(ctx, string(frozen)); err != nil {
 		return nil, err
 	}
-	res := &api.TransferResult{Name: frozen, Notes: found.Result.Notes}
-	err = b.cfg.Publisher.Alone(ctx, frozen, func(ctx context.Context) error {
-		there, err := b.cfg.Publisher.Exists(ctx, frozen, found.Proven[freeze.ManifestFile].SHA256)
+	res := &api.TransferResult{Name: string(frozen), Notes: found.Result.Notes}
+	err = b.cfg.Publisher.Alone(ctx, string(frozen), func(ctx context.Context) error {
+		there, err := b.cfg.Publisher.Exists(ctx, string(frozen), found.Proven[freeze.ManifestFile].SHA256)
 		if err != nil {
 			return err
 		}

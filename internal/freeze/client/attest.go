@@ -70,14 +70,14 @@ func (c *Client) Attestations(ctx context.Context, f *meta.Frozen, envelopes boo
 			var a *attest.Attestation
 			if err == nil {
 				if a, err = attest.Parse(data); err == nil {
-					err = a.Check(f.Name, f.Manifest.SHA256)
+					err = a.Check(string(f.Name), f.Manifest.SHA256)
 				}
 			}
 			switch {
 			case errors.Is(err, cas.ErrUnavailable), ctx.Err() != nil:
 				return nil, err
 			case err != nil:
-				out = append(out, api.Attestation{Name: f.Name, File: st.Path, Keys: []string{}, Damage: err.Error()})
+				out = append(out, api.Attestation{Name: string(f.Name), File: st.Path, Keys: []string{}, Damage: err.Error()})
 				continue
 			}
 			one = Attestation(st.Path, a)

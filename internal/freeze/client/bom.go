@@ -43,17 +43,17 @@ func (c *Client) SBOM(ctx context.Context, req *api.SBOMRequest) (*api.SBOMResul
 }
 
 // bom returns the content of the bill of materials of a freeze.
-func (c *Client) bom(ctx context.Context, name string) (*sbom.Document, error) {
+func (c *Client) bom(ctx context.Context, name meta.FreezeName) (*sbom.Document, error) {
 	f, doc, err := c.load(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	list, err := c.Packages(ctx, name)
+	list, err := c.Packages(ctx, string(name))
 	if err != nil {
 		return nil, err
 	}
 	w := &bomWriter{c: c, f: f, distros: map[suiteKey]string{}}
-	w.d = &sbom.Document{Name: f.Name, Digest: f.Manifest.SHA256, Created: f.Date, ToolVersion: c.cfg.Version, Complete: len(doc.Missing) == 0}
+	w.d = &sbom.Document{Name: string(f.Name), Digest: f.Manifest.SHA256, Created: f.Date, ToolVersion: c.cfg.Version, Complete: len(doc.Missing) == 0}
 	for i := range doc.Mirrors {
 		if err := w.mirror(ctx, &doc.Mirrors[i], list.Packages); err != nil {
 			return nil, err
@@ -69,7 +69,7 @@ func (c *Client) bom(ctx context.Context, name string) (*sbom.Document, error) {
 
 // Materials returns the binary packages of a freeze, in the form in which attestations
 // list them.
-func (c *Client) Materials(ctx context.Context, name string) ([]attest.Package, error) {
+func (c *Client) Materials(ctx context.Context, name meta.FreezeName) ([]attest.Package, error) {
 	d, err := c.bom(ctx, name)
 	if err != nil {
 		return nil, err

@@ -62,7 +62,7 @@ type Metadata interface {
 	Differences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32) ([]meta.Difference, error)
 	CountDifferences(ctx context.Context, mirror meta.MirrorName, suite repo.SuiteName, from, to uint32, limit int) (int, error)
 	Recording(ctx context.Context, name string) (*meta.Recording, error)
-	Images(ctx context.Context, name string) ([]meta.Image, error)
+	Images(ctx context.Context, name meta.FreezeName) ([]meta.Image, error)
 }
 
 // Config contains the parts of a Client.
@@ -100,7 +100,7 @@ func New(cfg Config) *Client {
 	return &Client{cfg: cfg, cat: cfg.Catalog, meta: cfg.Meta, blobs: cfg.Blobs}
 }
 
-func (c *Client) load(ctx context.Context, name string) (*meta.Frozen, *freeze.Document, error) {
+func (c *Client) load(ctx context.Context, name meta.FreezeName) (*meta.Frozen, *freeze.Document, error) {
 	return freeze.Load(ctx, c.meta, c.blobs, name)
 }
 

@@ -26,11 +26,11 @@ type Manifest struct {
 }
 
 // Manifest returns the manifest of a freeze.
-func (c *Client) Manifest(name string) *Manifest { return &Manifest{c: c, name: name} }
+func (c *Client) Manifest(name meta.FreezeName) *Manifest { return &Manifest{c: c, name: string(name)} }
 
 func (m *Manifest) load(ctx context.Context) (*meta.Frozen, *freeze.Document, error) {
 	if m.doc == nil {
-		rec, doc, err := m.c.load(ctx, m.name)
+		rec, doc, err := m.c.load(ctx, meta.FreezeName(m.name))
 		if err != nil {
 			return rec, nil, err
 		}
@@ -86,7 +86,7 @@ func (r *Read) Splits(before *Position) bool {
 // EachPackage calls f for each package of a freeze that matches q (nil: all), in the
 // order of Packages. If f stops, no more of a whole mirror is read, unless it was
 // imported.
-func (c *Client) EachPackage(ctx context.Context, name string, q *query.Query, f func(api.Package) error) error {
+func (c *Client) EachPackage(ctx context.Context, name meta.FreezeName, q *query.Query, f func(api.Package) error) error {
 	return c.Manifest(name).EachRead(ctx, q, Position{}, func(r *Read) error {
 		if !r.Asked {
 			return nil

@@ -64,7 +64,7 @@ func TestQueryOfImported(t *testing.T) {
 // asked returns the packages of a freeze that a query matches, and their positions.
 func asked(t *testing.T, z *freezer.Freezer, name string, q *query.Query, from client.Position) (names []string, at []client.Position) {
 	t.Helper()
-	err := z.Manifest(name).EachRead(t.Context(), q, from, func(r *client.Read) error {
+	err := z.Manifest(meta.FreezeName(name)).EachRead(t.Context(), q, from, func(r *client.Read) error {
 		if r.Asked {
 			names, at = append(names, r.Name+" "+r.Arch), append(at, r.Position)
 		}
@@ -173,7 +173,7 @@ func TestPagesReadLittle(t *testing.T) {
 		}
 		reads(c.freeze+" "+c.from+" "+c.query, c.packages, c.stanzas, func() error {
 			left := 200
-			err := z.Manifest(c.freeze).EachRead(t.Context(), q, from, func(r *client.Read) error {
+			err := z.Manifest(meta.FreezeName(c.freeze)).EachRead(t.Context(), q, from, func(r *client.Read) error {
 				if left--; left < 0 {
 					return enough
 				}

@@ -15,13 +15,13 @@ import (
 
 // Describe describes a freeze. meta.ErrNotFound.
 func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error) {
-	return c.Manifest(name).Describe(ctx)
+	return c.Manifest(meta.FreezeName(name)).Describe(ctx)
 }
 
 // Describe describes the freeze. meta.ErrNotFound.
 func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
 	c := m.c
-	f, err := c.meta.Freeze(ctx, m.name)
+	f, err := c.meta.Freeze(ctx, meta.FreezeName(m.name))
 	if err != nil {
 		return nil, err
 	}
@@ -31,8 +31,8 @@ func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
 		return nil, err
 	}
 	out := &api.Frozen{
-		Name: f.Name, Date: f.Date, Created: f.Created, Manifest: f.Manifest.SHA256.String(), Key: string(f.Key),
-		Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, URL: c.cfg.PublicURL + "/frozen/" + f.Name + "/",
+		Name: string(f.Name), Date: f.Date, Created: f.Created, Manifest: f.Manifest.SHA256.String(), Key: string(f.Key),
+		Packages: f.Packages, Sources: f.Sources, Bytes: f.Bytes, URL: c.cfg.PublicURL + "/frozen/" + string(f.Name) + "/",
 		Mirrors: []api.FrozenMirror{}, Images: []api.Image{}, Imported: f.Imported,
 	}
 	if damaged {
@@ -146,7 +146,7 @@ func (c *Client) countWhole(ctx context.Context, fm *meta.FrozenMirror) (package
 }
 
 // Images returns the images of a freeze, or all images if name is empty.
-func (c *Client) Images(ctx context.Context, name string) ([]api.Image, error) {
+func (c *Client) Images(ctx context.Context, name meta.FreezeName) ([]api.Image, error) {
 	images, err := c.meta.Images(ctx, name)
 	if err != nil {
 		return nil, err
@@ -164,7 +164,7 @@ func (c *Client) Images(ctx context.Context, name string) ([]api.Image, error) {
 
 // Image describes an image, using its statement.
 func (c *Client) Image(ctx context.Context, im *meta.Image) (*api.Image, error) {
-	out := &api.Image{Name: im.Name, Variant: im.Variant, SHA256: im.SHA256.String(), Size: im.Size}
+	out := &api.Image{Name: string(im.Name), Variant: im.Variant, SHA256: im.SHA256.String(), Size: im.Size}
 	// If the statement of an image cannot be read, the image is listed without it.
 	if data, err := cas.ReadAll(ctx, c.blobs, im.Statement, freeze.MaxSignature); err == nil {
 		var s freeze.Statement

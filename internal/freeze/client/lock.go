@@ -27,7 +27,7 @@ func (c *Client) lock(ctx context.Context, req *api.SourcesRequest, r catalog.Re
 	if r.Snapshot != nil {
 		err = l.snapshot(ctx, r.Snapshot)
 	} else {
-		l.d.Ref = r.Frozen.Name
+		l.d.Ref = string(r.Frozen.Name)
 		err = l.freeze(ctx, r.Frozen)
 	}
 	if err != nil {
@@ -139,7 +139,7 @@ func (l *locker) snapshot(ctx context.Context, snap *meta.Snapshot) error {
 func (l *locker) freeze(ctx context.Context, f *meta.Frozen) error {
 	for i := range f.Mirrors {
 		m := &f.Mirrors[i]
-		if err := l.repository(m.Mirror, m.Type, "snapd-"+f.Name+"-"+string(m.Mirror), l.c.cfg.PublicURL+"/frozen/"+f.Name+"/"+string(m.Mirror), m.Suites); err != nil {
+		if err := l.repository(m.Mirror, m.Type, "snapd-"+string(f.Name)+"-"+string(m.Mirror), l.c.cfg.PublicURL+"/frozen/"+string(f.Name)+"/"+string(m.Mirror), m.Suites); err != nil {
 			return err
 		}
 	}

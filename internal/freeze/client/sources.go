@@ -250,7 +250,7 @@ func (w *sourcesWriter) freeze(ctx context.Context, f *meta.Frozen) error {
 		key = []byte(w.c.cfg.Signer.PublicKeyArmored()) // it may have been renewed
 	}
 	return w.frozenMirrors(ctx, f, repository{
-		name: f.Name, url: w.c.cfg.PublicURL + "/frozen/" + f.Name + "/", comment: "freeze " + f.Name + " of ", keys: keys{root: string(key)},
+		name: string(f.Name), url: w.c.cfg.PublicURL + "/frozen/" + string(f.Name) + "/", comment: "freeze " + string(f.Name) + " of ", keys: keys{root: string(key)},
 	})
 }
 

@@ -18,6 +18,7 @@ import (
 	"example.org/snapd/internal/freeze"
 	"example.org/snapd/internal/freeze/freezertest"
 	"example.org/snapd/internal/freeze/proof"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 	"example.org/snapd/internal/repo/deb"
@@ -204,7 +205,7 @@ func digestTree(t *testing.T, dir string) string {
 func forget(t *testing.T, w *freezertest.World, name string) {
 	t.Helper()
 	ctx, st := t.Context(), w.Store()
-	f, err := st.Freeze(ctx, name)
+	f, err := st.Freeze(ctx, meta.FreezeName(name))
 	must(t, err)
 	data, err := cas.ReadAll(ctx, w.Config.Blobs, f.Prov.SHA256, 1<<20)
 	must(t, err)
@@ -216,10 +217,10 @@ func forget(t *testing.T, w *freezertest.World, name string) {
 	info, err := cas.Put(ctx, w.Config.Blobs, data, time.Time{})
 	must(t, err)
 	f.Prov.Size, f.Prov.SHA256, f.ProvSignature = info.Size, info.Digest, repo.File{}
-	nodes, err := st.TreeFiles(ctx, name, "", "", math.MaxInt)
+	nodes, err := st.TreeFiles(ctx, meta.FreezeName(name), "", "", math.MaxInt)
 	must(t, err)
-	must(t, st.RemoveFreeze(ctx, name, w.Now()))
-	must(t, st.PutTree(ctx, name, nodes))
+	must(t, st.RemoveFreeze(ctx, meta.FreezeName(name), w.Now()))
+	must(t, st.PutTree(ctx, meta.FreezeName(name), nodes))
 	must(t, st.Publish(ctx, f))
 }
 

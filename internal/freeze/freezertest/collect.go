@@ -8,6 +8,7 @@ import (
 	"example.org/snapd/internal/cas"
 	"example.org/snapd/internal/cas/castest"
 	"example.org/snapd/internal/gc"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/mirror/mirrortest"
 	"example.org/snapd/internal/repo"
 )
@@ -45,10 +46,10 @@ func Collected(t *testing.T, download string) (w *World, collect func()) {
 // candidates.
 func (w *World) Remove(t *testing.T, name string) {
 	t.Helper()
-	if err := w.Store().RemoveFreeze(t.Context(), name, w.Now()); err != nil {
+	if err := w.Store().RemoveFreeze(t.Context(), meta.FreezeName(name), w.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.Store().ClearTree(t.Context(), name); err != nil {
+	if err := w.Store().ClearTree(t.Context(), meta.FreezeName(name)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -59,15 +60,15 @@ func (w *World) Complete(t *testing.T, name string, collect func()) {
 	t.Helper()
 	for range 2 {
 		w.Verify(t, name)
-		f, err := w.Store().Freeze(t.Context(), name)
+		f, err := w.Store().Freeze(t.Context(), meta.FreezeName(name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		images, err := w.Store().Images(t.Context(), name)
+		images, err := w.Store().Images(t.Context(), meta.FreezeName(name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		nodes, err := w.Store().TreeFiles(t.Context(), name, "", "", math.MaxInt)
+		nodes, err := w.Store().TreeFiles(t.Context(), meta.FreezeName(name), "", "", math.MaxInt)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -52,7 +52,7 @@ func (p *Planner) planBase(ctx context.Context, pl *Plan) error {
 
 // loadBase takes all packages of the base, and returns its manifest.
 func (p *Planner) loadBase(ctx context.Context, pl *Plan) (*freeze.Document, error) {
-	f, doc, err := freeze.Load(ctx, p.meta, p.blobs, pl.Request.Base)
+	f, doc, err := freeze.Load(ctx, p.meta, p.blobs, meta.FreezeName(pl.Request.Base))
 	if err != nil {
 		return nil, err
 	}

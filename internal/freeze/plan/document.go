@@ -13,7 +13,7 @@ import (
 // Document returns the manifest of the plan. Its date is that of the request or, without
 // one, the newest upstream Date; no clock is involved (invariant 4).
 func (p *Planner) Document(ctx context.Context, pl *Plan) (*freeze.Document, error) {
-	doc := &freeze.Document{Name: pl.Request.Name, Missing: slices.Clone(pl.Missing)}
+	doc := &freeze.Document{Name: meta.FreezeName(pl.Request.Name), Missing: slices.Clone(pl.Missing)}
 	for _, m := range pl.Mirrors {
 		w := &mirrorWriter{p: p, m: m, d: &freeze.DocMirror{Name: m.Name, Type: m.Type, Kind: freeze.Exact}}
 		if err := w.write(ctx); err != nil {

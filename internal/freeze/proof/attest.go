@@ -47,7 +47,7 @@ func (c *check) checkAttestation(name string, data []byte, manifest cas.Digest) 
 	}
 	a, err := attest.Parse(data)
 	if err == nil {
-		err = a.Check(c.doc.Name, manifest)
+		err = a.Check(string(c.doc.Name), manifest)
 	}
 	if err != nil {
 		c.fault(name, "", "", "%v", err)

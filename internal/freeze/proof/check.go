@@ -156,7 +156,7 @@ func (c *check) run(ctx context.Context, data, sig []byte) error {
 		c.finish()
 		return nil
 	}
-	c.doc, c.res.Ref = doc, doc.Name
+	c.doc, c.res.Ref = doc, string(doc.Name)
 	statements, err := c.readStatements(ctx)
 	if err != nil {
 		return err
@@ -239,11 +239,11 @@ func (c *check) checkSignature(ctx context.Context, data, sig []byte, statements
 func (c *check) documentFields() {
 	const object = freeze.ManifestFile
 	doc := c.doc
-	if !config.ValidName(doc.Name) {
-		c.fieldFault("name", object, "letters, digits and .+~_-", doc.Name, "name of the freeze")
+	if !config.ValidName(string(doc.Name)) {
+		c.fieldFault("name", object, "letters, digits and .+~_-", string(doc.Name), "name of the freeze")
 	}
 	if c.o.Name != "" && doc.Name != c.o.Name {
-		c.fieldFault("name", object, c.o.Name, doc.Name, "name of the freeze")
+		c.fieldFault("name", object, string(c.o.Name), string(doc.Name), "name of the freeze")
 	}
 	if want := doc.Version(); doc.Format != want {
 		c.fieldFault("format", object, fmt.Sprint(want), fmt.Sprint(doc.Format), "format version of a manifest with these contents")

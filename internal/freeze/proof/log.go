@@ -45,7 +45,7 @@ func (c *check) logged(data, sig, proof []byte, policy *tlog.Policy, key *tlog.V
 	if !given {
 		policy = tlog.LogPolicy(key)
 	}
-	leaf, err := tlog.Encode(&tlog.Frozen{Name: c.doc.Name, Manifest: cas.Sum(data), Signature: cas.Sum(sig), Key: c.res.Signature.Fingerprint})
+	leaf, err := tlog.Encode(&tlog.Frozen{Name: string(c.doc.Name), Manifest: cas.Sum(data), Signature: cas.Sum(sig), Key: c.res.Signature.Fingerprint})
 	if err != nil {
 		c.logFault(err)
 		return
@@ -175,11 +175,11 @@ func (c *check) loggedState(t *tree.Dir, mirror meta.MirrorName, s *freeze.DocSu
 }
 
 // logStored checks the proof from the log of this server.
-func (v *Verifier) logStored(ctx context.Context, c *check, name string, data, sig []byte) error {
+func (v *Verifier) logStored(ctx context.Context, c *check, name meta.FreezeName, data, sig []byte) error {
 	if v.cfg.Log == nil {
 		return nil
 	}
-	_, p, err := v.cfg.Log.Proof(ctx, tlog.FreezeSubject(name))
+	_, p, err := v.cfg.Log.Proof(ctx, tlog.FreezeSubject(string(name)))
 	if err != nil && ctx.Err() != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ type Keeper interface {
 type Metadata interface {
 	tree.Files
 	Generations(ctx context.Context, s *meta.Snapshot) ([]*meta.Generation, error)
-	TreeFaults(ctx context.Context, name string, listed []meta.Node) ([]meta.TreeFault, error)
+	TreeFaults(ctx context.Context, name meta.FreezeName, listed []meta.Node) ([]meta.TreeFault, error)
 	Verify(ctx context.Context) ([]meta.Fault, error)
 }
 
@@ -63,7 +63,7 @@ func New(cfg Config) *Verifier { return &Verifier{cfg: cfg} }
 
 // Options say how thoroughly, and with which keys, to verify.
 type Options struct {
-	Name     string // the manifest must be of this freeze; empty: of any
+	Name     meta.FreezeName // the manifest must be of this freeze; empty: of any
 	Deep     bool
 	Upstream *sign.Keyring // roots must be signed by these; nil: by the stored certificates
 	Ours     *sign.Keyring // the manifest must be signed by these
@@ -123,16 +123,16 @@ func (v *Verifier) Verify(ctx context.Context, req *api.VerifyRequest, p *acquir
 func (v *Verifier) freeze(ctx context.Context, f *meta.Frozen, o Options) (*api.VerifyResult, error) {
 	data, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Manifest.SHA256, freeze.MaxManifest)
 	if err != nil {
-		return unreadable(f.Name, freeze.ManifestFile, err)
+		return unreadable(string(f.Name), freeze.ManifestFile, err)
 	}
 	sig, err := cas.ReadAll(ctx, v.cfg.Blobs, f.Signature.SHA256, freeze.MaxSignature)
 	if err != nil {
-		return unreadable(f.Name, freeze.ManifestSignature, err)
+		return unreadable(string(f.Name), freeze.ManifestSignature, err)
 	}
 	if o.Ours == nil {
 		key, err := cas.ReadAll(ctx, v.cfg.Blobs, f.KeyBlob, freeze.MaxSignature)
 		if err != nil {
-			return unreadable(f.Name, freeze.KeyFile, err)
+			return unreadable(string(f.Name), freeze.KeyFile, err)
 		}
 		then, err := sign.ParseKeyring(key)
 		if err != nil {

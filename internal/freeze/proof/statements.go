@@ -99,7 +99,7 @@ func (c *check) checkStatement(name string, data []byte, manifest cas.Digest) {
 		return
 	}
 	if s.Freeze != c.doc.Name {
-		c.fieldFault("name", name, s.Freeze, c.doc.Name, "name of the freeze in a statement")
+		c.fieldFault("name", name, string(s.Freeze), string(c.doc.Name), "name of the freeze in a statement")
 	}
 	if s.Manifest != manifest {
 		c.fault(name, manifest.String(), s.Manifest.String(), "the statement is about another manifest")
@@ -160,7 +160,7 @@ func (c *check) checkProvenance(ctx context.Context, manifest cas.Digest) {
 		return
 	}
 	if p.Name != c.doc.Name {
-		c.fieldFault("name", file, p.Name, c.doc.Name, "name of the freeze in its provenance")
+		c.fieldFault("name", file, string(p.Name), string(c.doc.Name), "name of the freeze in its provenance")
 	}
 	if p.Format > 0 && p.Manifest != manifest {
 		c.fault(file, manifest.String(), p.Manifest.String(), "the provenance belongs to another manifest")

@@ -45,7 +45,7 @@ func (v *Verifier) Summary(ctx context.Context, f *meta.Frozen) (*api.FreezeProo
 	}
 	c.finish()
 	out := &api.FreezeProof{
-		Name: f.Name, Manifest: f.Manifest.SHA256.String(), Signature: c.res.Signature, Log: c.res.Log, Notes: c.res.Notes, Faults: c.res.Faults, Suites: []api.ProvenSuite{},
+		Name: string(f.Name), Manifest: f.Manifest.SHA256.String(), Signature: c.res.Signature, Log: c.res.Log, Notes: c.res.Notes, Faults: c.res.Faults, Suites: []api.ProvenSuite{},
 	}
 	for i := range c.doc.Mirrors {
 		if err := v.addSuites(ctx, f, &c.doc.Mirrors[i], out); err != nil {

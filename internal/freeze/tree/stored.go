@@ -15,8 +15,8 @@ import (
 
 // Files looks up the files of frozen trees, like meta.Store.
 type Files interface {
-	TreeFile(ctx context.Context, name, path string) (meta.Node, error)
-	TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error)
+	TreeFile(ctx context.Context, name meta.FreezeName, path string) (meta.Node, error)
+	TreeFiles(ctx context.Context, name meta.FreezeName, prefix, after string, limit int) ([]meta.Node, error)
 	Alias(ctx context.Context, algo byte, other []byte) (cas.Digest, error)
 }
 

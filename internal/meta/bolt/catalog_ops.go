@@ -227,7 +227,7 @@ func (s *Store) PackagesNamed(ctx context.Context, snap *meta.Snapshot, prefix, 
 }
 
 // Freeze implements meta.Freezes.
-func (s *Store) Freeze(ctx context.Context, name string) (*meta.Frozen, error) {
+func (s *Store) Freeze(ctx context.Context, name meta.FreezeName) (*meta.Frozen, error) {
 	return ask(ctx, s, func(tx *txn) (*meta.Frozen, error) { return tx.Frozen(name) })
 }
 
@@ -242,17 +242,17 @@ func (s *Store) Tombstones(ctx context.Context) ([]meta.Tombstone, error) {
 }
 
 // TreeFile implements meta.Freezes.
-func (s *Store) TreeFile(ctx context.Context, name, path string) (meta.Node, error) {
+func (s *Store) TreeFile(ctx context.Context, name meta.FreezeName, path string) (meta.Node, error) {
 	return ask(ctx, s, func(tx *txn) (meta.Node, error) { return tx.Node(name, path) })
 }
 
 // TreeDir implements meta.Freezes.
-func (s *Store) TreeDir(ctx context.Context, name, dir, after string, limit int) ([]string, error) {
+func (s *Store) TreeDir(ctx context.Context, name meta.FreezeName, dir, after string, limit int) ([]string, error) {
 	return ask(ctx, s, func(tx *txn) ([]string, error) { return tx.treeDir(name, dir, after, limit), nil })
 }
 
-func (t *txn) treeDir(name, dir, after string, limit int) []string {
-	base := key(nil).str(name).raw([]byte(dir))
+func (t *txn) treeDir(name meta.FreezeName, dir, after string, limit int) []string {
+	base := key(nil).str(string(name)).raw([]byte(dir))
 	// past is the first key after the name and everything below it.
 	past := func(name string) []byte {
 		k := append(clone(base), name...)
@@ -280,7 +280,7 @@ func (t *txn) treeDir(name, dir, after string, limit int) []string {
 }
 
 // Images implements meta.Freezes.
-func (s *Store) Images(ctx context.Context, name string) ([]meta.Image, error) {
+func (s *Store) Images(ctx context.Context, name meta.FreezeName) ([]meta.Image, error) {
 	return ask(ctx, s, func(tx *txn) ([]meta.Image, error) { return tx.Images(name) })
 }
 

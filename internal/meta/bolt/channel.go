@@ -96,7 +96,7 @@ func (t *txn) noChannel(name, what string) error {
 // MoveChannel implements meta.Mover.
 func (s *Store) MoveChannel(ctx context.Context, c *meta.Channel) error {
 	return s.update(ctx, "channel", func(tx *txn) error {
-		_, err := tx.Frozen(c.Name)
+		_, err := tx.Frozen(meta.FreezeName(c.Name))
 		if err := meta.Vacant(err, fmt.Errorf("channel %s: %w: a freeze has it", c.Name, meta.ErrTaken)); err != nil {
 			return err
 		}

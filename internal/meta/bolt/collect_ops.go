@@ -79,7 +79,7 @@ func (s *Store) OrphanTrees(ctx context.Context) (names []string, err error) {
 }
 
 // ClearOrphanTree implements meta.Collection.
-func (s *Store) ClearOrphanTree(ctx context.Context, name string, making func() bool) error {
+func (s *Store) ClearOrphanTree(ctx context.Context, name meta.FreezeName, making func() bool) error {
 	for more := true; more; {
 		err := s.update(ctx, "gc tree", func(tx *txn) (err error) {
 			// A freeze is registered as being made before its first node is stored: one
@@ -244,7 +244,7 @@ func (t *txn) collect(ctx context.Context, keep []meta.Keep, now time.Time, maki
 	}
 	for _, name := range t.OrphanTrees() {
 		for more := !making(name); more; {
-			if more, err = t.ClearFrozenTree(name, spanPage); err != nil {
+			if more, err = t.ClearFrozenTree(meta.FreezeName(name), spanPage); err != nil {
 				return nil, 0, err
 			}
 		}

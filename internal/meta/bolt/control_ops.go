@@ -85,7 +85,7 @@ func (s *Store) RemoveSnapshot(ctx context.Context, mirror meta.MirrorName, at t
 // StartRecording implements meta.Recorder.
 func (s *Store) StartRecording(ctx context.Context, r *meta.Recording) error {
 	return s.update(ctx, "record", func(tx *txn) error {
-		if _, err := tx.Frozen(r.Name); errors.Is(err, meta.ErrGone) {
+		if _, err := tx.Frozen(meta.FreezeName(r.Name)); errors.Is(err, meta.ErrGone) {
 			return fmt.Errorf("recording %s: %w: a removed freeze had it", r.Name, meta.ErrTaken)
 		} else if err == nil {
 			return fmt.Errorf("recording %s: %w: a freeze has it", r.Name, meta.ErrTaken)

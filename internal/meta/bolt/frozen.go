@@ -12,11 +12,11 @@ import (
 )
 
 // Frozen looks up a freeze. ErrNotFound; a *meta.RemovedError if it was removed.
-func (t *txn) Frozen(name string) (*meta.Frozen, error) {
+func (t *txn) Frozen(name meta.FreezeName) (*meta.Frozen, error) {
 	var f meta.Frozen
 	if err := getJSON(t.b("frozen"), []byte(name), &f); err != nil {
 		if errors.Is(err, meta.ErrNotFound) {
-			if removed, terr := t.tombstone(name); terr != nil {
+			if removed, terr := t.tombstone(string(name)); terr != nil {
 				return nil, terr
 			} else if removed != nil {
 				return nil, removed
@@ -68,13 +68,13 @@ func (t *txn) putTombstone(stone *meta.Tombstone) error {
 
 // PutNodes adds files to a frozen tree that is being made. They become visible with
 // PutFrozen; ClearFrozenTree removes a tree that an interrupted attempt left.
-func (t *txn) PutNodes(name string, nodes []meta.Node) error {
+func (t *txn) PutNodes(name meta.FreezeName, nodes []meta.Node) error {
 	b := t.b("ftree")
 	for _, n := range nodes {
-		if err := b.Put(key(nil).str(name).raw([]byte(n.Path)), encodeNode(&n)); err != nil {
+		if err := b.Put(key(nil).str(string(name)).raw([]byte(n.Path)), encodeNode(&n)); err != nil {
 			return err
 		}
-		if err := t.PutRef(n.Digest, meta.OwnerFrozen, name); err != nil {
+		if err := t.PutRef(n.Digest, meta.OwnerFrozen, string(name)); err != nil {
 			return err
 		}
 	}
@@ -97,8 +97,8 @@ func decodeNode(path string, v []byte) meta.Node {
 }
 
 // Node looks up a file of a frozen tree: path is <mirror>/<path>. ErrNotFound.
-func (t *txn) Node(name, path string) (meta.Node, error) {
-	v := t.b("ftree").Get(key(nil).str(name).raw([]byte(path)))
+func (t *txn) Node(name meta.FreezeName, path string) (meta.Node, error) {
+	v := t.b("ftree").Get(key(nil).str(string(name)).raw([]byte(path)))
 	if v == nil {
 		return meta.Node{}, fmt.Errorf("%s in freeze %s: %w", path, name, meta.ErrNotFound)
 	}
@@ -107,13 +107,13 @@ func (t *txn) Node(name, path string) (meta.Node, error) {
 
 // Nodes lists a frozen tree below a prefix, after the path `after`, at most
 // limit files (0: all).
-func (t *txn) Nodes(name, prefix, after string, limit int) []meta.Node {
+func (t *txn) Nodes(name meta.FreezeName, prefix, after string, limit int) []meta.Node {
 	var out []meta.Node
-	base := key(nil).str(name).raw([]byte(prefix))
+	base := key(nil).str(string(name)).raw([]byte(prefix))
 	c := t.b("ftree").Cursor()
 	k, v := c.Seek(base)
 	if after != "" {
-		from := key(nil).str(name).raw([]byte(after))
+		from := key(nil).str(string(name)).raw([]byte(after))
 		if k, v = c.Seek(from); bytes.Equal(k, from) {
 			k, v = c.Next()
 		}
@@ -129,7 +129,7 @@ func (t *txn) Nodes(name, prefix, after string, limit int) []meta.Node {
 
 // ClearFrozenTree removes at most limit files from the tree of a freeze that does not
 // exist, and reports whether any are left.
-func (t *txn) ClearFrozenTree(name string, limit int) (more bool, err error) {
+func (t *txn) ClearFrozenTree(name meta.FreezeName, limit int) (more bool, err error) {
 	if t.b("frozen").Get([]byte(name)) != nil {
 		return false, fmt.Errorf("freeze %s: %w", name, meta.ErrExists)
 	}
@@ -150,13 +150,13 @@ func (t *txn) OrphanTrees() (out []string) {
 	return out
 }
 
-func (t *txn) clearTree(name string, limit int) (more bool, err error) {
+func (t *txn) clearTree(name meta.FreezeName, limit int) (more bool, err error) {
 	nodes := t.Nodes(name, "", "", limit)
 	for _, n := range nodes {
-		if err := t.b("ftree").Delete(key(nil).str(name).raw([]byte(n.Path))); err != nil {
+		if err := t.b("ftree").Delete(key(nil).str(string(name)).raw([]byte(n.Path))); err != nil {
 			return false, err
 		}
-		if err := t.DropRef(n.Digest, meta.OwnerFrozen, name); err != nil {
+		if err := t.DropRef(n.Digest, meta.OwnerFrozen, string(name)); err != nil {
 			return false, err
 		}
 	}
@@ -182,7 +182,7 @@ func (t *txn) PutFrozen(f *meta.Frozen) error {
 	} else if !errors.Is(err, meta.ErrNotFound) {
 		return err
 	}
-	if err := t.noChannel(f.Name, "freeze"); err != nil {
+	if err := t.noChannel(string(f.Name), "freeze"); err != nil {
 		return err
 	}
 	if err := t.replaceFrozen(f); err != nil {
@@ -203,13 +203,13 @@ func (t *txn) replaceFrozen(f *meta.Frozen) error {
 			if !ok || t.b("gen").Get(key(nil).u32(uint32(id)).u32(s.Gen)) == nil {
 				return fmt.Errorf("generation %d of suite %s of %s: %w", s.Gen, s.Suite, m.Mirror, meta.ErrGone)
 			}
-			if err := t.b("genref").Put(genRef(id, s.Gen, meta.OwnerFrozen, f.Name), nil); err != nil {
+			if err := t.b("genref").Put(genRef(id, s.Gen, meta.OwnerFrozen, string(f.Name)), nil); err != nil {
 				return err
 			}
 		}
 	}
 	for _, d := range f.Blobs() {
-		if err := t.PutRef(d, meta.OwnerFrozen, f.Name); err != nil {
+		if err := t.PutRef(d, meta.OwnerFrozen, string(f.Name)); err != nil {
 			return err
 		}
 	}
@@ -218,7 +218,7 @@ func (t *txn) replaceFrozen(f *meta.Frozen) error {
 
 // RemoveFrozen unpublishes a freeze. Its tree is cleared by
 // ClearFrozenTree afterwards, in bounded transactions.
-func (t *txn) RemoveFrozen(name string) error {
+func (t *txn) RemoveFrozen(name meta.FreezeName) error {
 	f, err := t.Frozen(name)
 	if err != nil {
 		return err
@@ -226,7 +226,7 @@ func (t *txn) RemoveFrozen(name string) error {
 	for _, m := range f.Mirrors {
 		for _, s := range m.Suites {
 			if id, ok := t.SuiteID(m.Mirror, s.Suite); ok && s.Gen != 0 {
-				if err := t.b("genref").Delete(genRef(id, s.Gen, meta.OwnerFrozen, name)); err != nil {
+				if err := t.b("genref").Delete(genRef(id, s.Gen, meta.OwnerFrozen, string(name))); err != nil {
 					return err
 				}
 				if err := t.addGenCandidate(id, s.Gen); err != nil {
@@ -236,7 +236,7 @@ func (t *txn) RemoveFrozen(name string) error {
 		}
 	}
 	for _, d := range f.Blobs() {
-		if err := t.DropRef(d, meta.OwnerFrozen, name); err != nil {
+		if err := t.DropRef(d, meta.OwnerFrozen, string(name)); err != nil {
 			return err
 		}
 	}
@@ -245,10 +245,10 @@ func (t *txn) RemoveFrozen(name string) error {
 		return err
 	}
 	for _, im := range images {
-		if err := t.DropRef(im.SHA256, meta.OwnerImage, name); err != nil {
+		if err := t.DropRef(im.SHA256, meta.OwnerImage, string(name)); err != nil {
 			return err
 		}
-		if err := t.b("image").Delete(key(nil).str(name).raw([]byte(im.Variant))); err != nil {
+		if err := t.b("image").Delete(key(nil).str(string(name)).raw([]byte(im.Variant))); err != nil {
 			return err
 		}
 	}
@@ -258,25 +258,25 @@ func (t *txn) RemoveFrozen(name string) error {
 // PutImage records an image of a freeze. Recording an equal one again succeeds; another
 // one for the same variant is ErrExists.
 func (t *txn) PutImage(im *meta.Image) error {
-	k := key(nil).str(im.Name).raw([]byte(im.Variant))
+	k := key(nil).str(string(im.Name)).raw([]byte(im.Variant))
 	var old meta.Image
 	if err := getJSON(t.b("image"), k, &old); err == nil && old.SHA256 != im.SHA256 {
 		return fmt.Errorf("image %q of %s: %w (SHA-256 %s)", im.Variant, im.Name, meta.ErrExists, old.SHA256)
 	}
-	if err := t.PutRef(im.SHA256, meta.OwnerImage, im.Name); err != nil {
+	if err := t.PutRef(im.SHA256, meta.OwnerImage, string(im.Name)); err != nil {
 		return err
 	}
 	return putJSON(t.b("image"), k, im)
 }
 
 // Images lists the images of a freeze, or all with an empty name.
-func (t *txn) Images(name string) ([]meta.Image, error) {
+func (t *txn) Images(name meta.FreezeName) ([]meta.Image, error) {
 	var out []meta.Image
 	b := t.b("image")
 	c := b.Cursor()
 	var prefix key
 	if name != "" {
-		prefix = key(nil).str(name)
+		prefix = key(nil).str(string(name))
 	}
 	for k, _ := c.Seek(prefix); k != nil && bytes.HasPrefix(k, prefix); k, _ = c.Next() {
 		var im meta.Image

@@ -309,7 +309,7 @@ func (s *Store) RecordingTotals(ctx context.Context, names []string) ([]meta.Rec
 }
 
 // TreeFiles implements meta.History.
-func (s *Store) TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error) {
+func (s *Store) TreeFiles(ctx context.Context, name meta.FreezeName, prefix, after string, limit int) ([]meta.Node, error) {
 	return ask(ctx, s, func(tx *txn) ([]meta.Node, error) { return tx.Nodes(name, prefix, after, limit), nil })
 }
 
@@ -317,6 +317,6 @@ func (s *Store) TreeFiles(ctx context.Context, name, prefix, after string, limit
 const treePage = 5000
 
 // TreeFaults implements meta.History.
-func (s *Store) TreeFaults(ctx context.Context, name string, listed []meta.Node) ([]meta.TreeFault, error) {
+func (s *Store) TreeFaults(ctx context.Context, name meta.FreezeName, listed []meta.Node) ([]meta.TreeFault, error) {
 	return meta.CompareTree(ctx, s, name, listed, treePage)
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // ClearTree implements meta.Publisher.
-func (s *Store) ClearTree(ctx context.Context, name string) error {
+func (s *Store) ClearTree(ctx context.Context, name meta.FreezeName) error {
 	for {
 		var more bool
 		err := s.update(ctx, "freeze clear", func(tx *txn) (err error) {
@@ -27,7 +27,7 @@ func (s *Store) ClearTree(ctx context.Context, name string) error {
 }
 
 // PutTree implements meta.Publisher.
-func (s *Store) PutTree(ctx context.Context, name string, nodes []meta.Node) error {
+func (s *Store) PutTree(ctx context.Context, name meta.FreezeName, nodes []meta.Node) error {
 	for page := range slices.Chunk(nodes, treePage) {
 		err := s.update(ctx, "freeze nodes", func(tx *txn) error {
 			if tx.b("frozen").Get([]byte(name)) != nil {
@@ -48,7 +48,7 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 }
 
 // RemoveFreeze implements meta.Publisher.
-func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) error {
+func (s *Store) RemoveFreeze(ctx context.Context, name meta.FreezeName, at time.Time) error {
 	return s.update(ctx, "rm", func(tx *txn) error {
 		f, err := tx.Frozen(name)
 		if err != nil {
@@ -64,7 +64,7 @@ func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) err
 		if err := tx.RemoveFrozen(name); err != nil {
 			return err
 		}
-		return tx.putTombstone(&meta.Tombstone{Name: name, Manifest: f.Manifest.SHA256, Removed: at.UTC().Truncate(time.Second)})
+		return tx.putTombstone(&meta.Tombstone{Name: string(name), Manifest: f.Manifest.SHA256, Removed: at.UTC().Truncate(time.Second)})
 	})
 }
 
@@ -107,7 +107,7 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 }
 
 // RemoveStatement implements meta.Publisher.
-func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
+func (s *Store) RemoveStatement(ctx context.Context, name meta.FreezeName, manifest cas.Digest, file repo.File) error {
 	return s.update(ctx, "remove statement", func(tx *txn) error {
 		f, err := tx.frozenIs(name, manifest)
 		if err != nil {
@@ -116,13 +116,13 @@ func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.D
 		if err := f.WithoutStatement(file); err != nil {
 			return err
 		}
-		if err := tx.b("ftree").Delete(key(nil).str(name).raw([]byte(file.Path))); err != nil {
+		if err := tx.b("ftree").Delete(key(nil).str(string(name)).raw([]byte(file.Path))); err != nil {
 			return err
 		}
 		// Another file of the freeze may have the same bytes.
 		held := slices.Contains(f.Blobs(), file.SHA256) || slices.ContainsFunc(tx.Nodes(name, "", "", 0), func(n meta.Node) bool { return n.Digest == file.SHA256 })
 		if !held {
-			if err := tx.DropRef(file.SHA256, meta.OwnerFrozen, name); err != nil {
+			if err := tx.DropRef(file.SHA256, meta.OwnerFrozen, string(name)); err != nil {
 				return err
 			}
 		}
@@ -131,7 +131,7 @@ func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.D
 }
 
 // frozenIs reads the record of a freeze with a certain manifest. ErrNotFound, ErrGone.
-func (t *txn) frozenIs(name string, manifest cas.Digest) (*meta.Frozen, error) {
+func (t *txn) frozenIs(name meta.FreezeName, manifest cas.Digest) (*meta.Frozen, error) {
 	f, err := t.Frozen(name)
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (t *txn) frozenIs(name string, manifest cas.Digest) (*meta.Frozen, error) {
 }
 
 // SetProvenanceSignature implements meta.Publisher.
-func (s *Store) SetProvenanceSignature(ctx context.Context, name string, signed cas.Digest, signature repo.File) error {
+func (s *Store) SetProvenanceSignature(ctx context.Context, name meta.FreezeName, signed cas.Digest, signature repo.File) error {
 	return s.update(ctx, "sign provenance", func(tx *txn) error {
 		f, err := tx.Frozen(name)
 		if err != nil || f.Prov.SHA256 != signed {
@@ -155,7 +155,7 @@ func (s *Store) SetProvenanceSignature(ctx context.Context, name string, signed 
 }
 
 // SetTreeListing implements meta.Publisher.
-func (s *Store) SetTreeListing(ctx context.Context, name string, manifest cas.Digest, listing repo.File) error {
+func (s *Store) SetTreeListing(ctx context.Context, name meta.FreezeName, manifest cas.Digest, listing repo.File) error {
 	return s.update(ctx, "list tree", func(tx *txn) error {
 		f, err := tx.frozenIs(name, manifest)
 		if err != nil || !f.Tree.SHA256.IsZero() {
@@ -167,13 +167,13 @@ func (s *Store) SetTreeListing(ctx context.Context, name string, manifest cas.Di
 }
 
 // ReplaceKey implements meta.Publisher.
-func (s *Store) ReplaceKey(ctx context.Context, name string, old, renewed cas.Digest) error {
+func (s *Store) ReplaceKey(ctx context.Context, name meta.FreezeName, old, renewed cas.Digest) error {
 	return s.update(ctx, "renew", func(tx *txn) error {
 		f, err := tx.Frozen(name)
 		if err != nil || f.KeyBlob != old {
 			return err
 		}
-		if err := tx.DropRef(old, meta.OwnerFrozen, name); err != nil {
+		if err := tx.DropRef(old, meta.OwnerFrozen, string(name)); err != nil {
 			return err
 		}
 		f.KeyBlob = renewed

@@ -217,7 +217,7 @@ func (t *txn) rebuildFrozen(ctx context.Context, r meta.Repairs) (int, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(owned)) {
 		digest, f, ok := r.Listing(ctx, owned[name])
-		if !ok || f.Name != name {
+		if !ok || f.Name != meta.FreezeName(name) {
 			continue
 		}
 		f.Tree = repo.File{Path: meta.TreePath, SHA256: digest}
@@ -257,7 +257,7 @@ func (t *txn) rebuildTrees(ctx context.Context, r meta.Repairs) (int, error) {
 			nodes = append(nodes, meta.Node{Path: s.Path, Digest: s.SHA256, Size: s.Size, ModTime: f.Date})
 		}
 		for _, n := range nodes {
-			want.put(key(nil).str(f.Name).raw([]byte(n.Path)), encodeNode(&n))
+			want.put(key(nil).str(string(f.Name)).raw([]byte(n.Path)), encodeNode(&n))
 		}
 	}
 	return t.replace("ftree", want)

@@ -202,7 +202,7 @@ func (t *txn) rebuildGenRefs(context.Context, meta.Repairs) (int, error) {
 				if s.Gen == 0 {
 					continue
 				}
-				if err := add(m.Mirror, s.Suite, s.Gen, meta.OwnerFrozen, f.Name); err != nil {
+				if err := add(m.Mirror, s.Suite, s.Gen, meta.OwnerFrozen, string(f.Name)); err != nil {
 					return 0, err
 				}
 			}
@@ -262,7 +262,7 @@ func (t *txn) rebuildRefs(context.Context, meta.Repairs) (int, error) {
 			var f meta.Frozen
 			err := getJSON(t.b("frozen"), k, &f)
 			for _, d := range f.Blobs() {
-				add(d, meta.OwnerFrozen, f.Name)
+				add(d, meta.OwnerFrozen, string(f.Name))
 			}
 			return err
 		}),
@@ -276,7 +276,7 @@ func (t *txn) rebuildRefs(context.Context, meta.Repairs) (int, error) {
 		t.b("image").ForEach(func(k, _ []byte) error {
 			var im meta.Image
 			err := getJSON(t.b("image"), k, &im)
-			add(im.SHA256, meta.OwnerImage, im.Name)
+			add(im.SHA256, meta.OwnerImage, string(im.Name))
 			return err
 		}),
 		t.b("kit").ForEach(func(k, _ []byte) error {

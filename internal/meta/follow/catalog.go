@@ -186,8 +186,8 @@ func (s *Store) Alias(ctx context.Context, algo byte, other []byte) (cas.Digest,
 }
 
 // Freeze implements meta.Freezes.
-func (s *Store) Freeze(ctx context.Context, name string) (*meta.Frozen, error) {
-	return recall(ctx, s, question("freeze", name), about{kind: ofFreeze, name: name}, func(ctx context.Context) (*meta.Frozen, error) {
+func (s *Store) Freeze(ctx context.Context, name meta.FreezeName) (*meta.Frozen, error) {
+	return recall(ctx, s, question("freeze", string(name)), about{kind: ofFreeze, name: string(name)}, func(ctx context.Context) (*meta.Frozen, error) {
 		return s.Source.Freeze(ctx, name)
 	})
 }
@@ -198,22 +198,22 @@ func (s *Store) Freezes(ctx context.Context) ([]*meta.Frozen, error) {
 }
 
 // TreeFile implements meta.Freezes.
-func (s *Store) TreeFile(ctx context.Context, name, path string) (meta.Node, error) {
-	return recall(ctx, s, question("file", name, path), about{kind: ofFreeze, name: name}, func(ctx context.Context) (meta.Node, error) {
+func (s *Store) TreeFile(ctx context.Context, name meta.FreezeName, path string) (meta.Node, error) {
+	return recall(ctx, s, question("file", string(name), path), about{kind: ofFreeze, name: string(name)}, func(ctx context.Context) (meta.Node, error) {
 		return s.Source.TreeFile(ctx, name, path)
 	})
 }
 
 // TreeDir implements meta.Freezes.
-func (s *Store) TreeDir(ctx context.Context, name, dir, after string, limit int) ([]string, error) {
-	return recallList(ctx, s, question("tree", name, dir, after, number(limit)), about{kind: ofFreeze, name: name}, func(ctx context.Context) ([]string, error) {
+func (s *Store) TreeDir(ctx context.Context, name meta.FreezeName, dir, after string, limit int) ([]string, error) {
+	return recallList(ctx, s, question("tree", string(name), dir, after, number(limit)), about{kind: ofFreeze, name: string(name)}, func(ctx context.Context) ([]string, error) {
 		return s.Source.TreeDir(ctx, name, dir, after, limit)
 	})
 }
 
 // Images implements meta.Freezes.
-func (s *Store) Images(ctx context.Context, name string) ([]meta.Image, error) {
-	return recallList(ctx, s, question("images", name), about{kind: freezes}, func(ctx context.Context) ([]meta.Image, error) {
+func (s *Store) Images(ctx context.Context, name meta.FreezeName) ([]meta.Image, error) {
+	return recallList(ctx, s, question("images", string(name)), about{kind: freezes}, func(ctx context.Context) ([]meta.Image, error) {
 		return s.Source.Images(ctx, name)
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 // channel returns the channel "stable" as it is after a move.
 func channel(to string, at time.Time) *meta.Channel {
-	return &meta.Channel{Name: "stable", Freeze: to, Moved: at, By: "user 1", Key: "F1", Documents: []meta.Node{
+	return &meta.Channel{Name: "stable", Freeze: meta.FreezeName(to), Moved: at, By: "user 1", Key: "F1", Documents: []meta.Node{
 		{Path: mirror + "/dists/stable/InRelease", Digest: digest("InRelease " + to), Size: 9, ModTime: at},
 	}}
 }
@@ -105,7 +105,7 @@ func testChannelKeeps(t *testing.T, s meta.Store, moved time.Time) {
 		{"4.0", moved.Add(meta.ChannelGrace - time.Second), meta.ErrInUse},
 		{"4.0", moved.Add(meta.ChannelGrace), nil},
 	} {
-		if err := s.RemoveFreeze(ctx, c.name, c.at); !errors.Is(err, c.want) {
+		if err := s.RemoveFreeze(ctx, meta.FreezeName(c.name), c.at); !errors.Is(err, c.want) {
 			t.Errorf("rm of %s at %s: %v, expected %v", c.name, c.at, err, c.want)
 		}
 	}

@@ -231,8 +231,8 @@ func (m *model) freeze() {
 	at := rapid.SampledFrom(m.timestamps()).Draw(m.t, "frozen")
 	f := freeze(name, "one")
 	f.Mirrors = []meta.FrozenMirror{{Mirror: mirror, Type: "deb", Whole: true, Timestamp: at, Suites: []meta.FrozenSuite{{Suite: suite, Gen: m.snaps[at]}}}}
-	m.must(m.s.ClearTree(m.ctx, name))
-	m.must(m.s.PutTree(m.ctx, name, []meta.Node{{Path: mirror + "/" + name, Digest: digest(name), ModTime: day}}))
+	m.must(m.s.ClearTree(m.ctx, meta.FreezeName(name)))
+	m.must(m.s.PutTree(m.ctx, meta.FreezeName(name), []meta.Node{{Path: mirror + "/" + name, Digest: digest(name), ModTime: day}}))
 	if m.removed[name] {
 		other := *f
 		other.Manifest = blob("manifest.json", "two")
@@ -250,7 +250,7 @@ func (m *model) unfreeze() {
 		return
 	}
 	name := rapid.SampledFrom(slices.Sorted(maps.Keys(m.frozen))).Draw(m.t, "unfrozen")
-	m.must(m.s.RemoveFreeze(m.ctx, name, m.now))
+	m.must(m.s.RemoveFreeze(m.ctx, meta.FreezeName(name), m.now))
 	m.removed[name] = true
 	delete(m.frozen, name)
 	delete(m.freezes, name)
@@ -304,7 +304,7 @@ func (m *model) collect() {
 	orphans, err := m.s.OrphanTrees(m.ctx)
 	m.must(err)
 	for _, name := range orphans {
-		m.must(m.s.ClearOrphanTree(m.ctx, name, func() bool { return false }))
+		m.must(m.s.ClearOrphanTree(m.ctx, meta.FreezeName(name), func() bool { return false }))
 	}
 	n, err := m.s.CollectGenerations(m.ctx)
 	m.must(err)

@@ -22,7 +22,7 @@ func blob(path, text string) repo.File {
 // freeze returns the record of a freeze whose manifest depends on a text.
 func freeze(name, text string) *meta.Frozen {
 	return &meta.Frozen{
-		Name: name, Date: freezeDate, Created: freezeDate, Manifest: blob("manifest.json", text), Prov: blob("provenance.json", text),
+		Name: meta.FreezeName(name), Date: freezeDate, Created: freezeDate, Manifest: blob("manifest.json", text), Prov: blob("provenance.json", text),
 		KeyBlob: cas.Sum([]byte("key")),
 	}
 }

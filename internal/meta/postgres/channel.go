@@ -64,7 +64,7 @@ func (s *Store) MoveChannel(ctx context.Context, c *meta.Channel) error {
 			return err
 		}
 		taken := fmt.Errorf("channel %s: %w: a freeze has it", c.Name, meta.ErrTaken)
-		_, err := t.frozen(ctx, c.Name)
+		_, err := t.frozen(ctx, meta.FreezeName(c.Name))
 		if err := meta.Vacant(err, taken); err != nil {
 			return err
 		}
@@ -74,7 +74,7 @@ func (s *Store) MoveChannel(ctx context.Context, c *meta.Channel) error {
 			return err
 		}
 		// A concurrent removal of the freeze waits, and then finds the channel.
-		if err := t.lockName(ctx, c.Freeze); err != nil {
+		if err := t.lockName(ctx, string(c.Freeze)); err != nil {
 			return err
 		}
 		if _, err := t.frozen(ctx, c.Freeze); err != nil {

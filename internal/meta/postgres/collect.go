@@ -97,13 +97,13 @@ func (t *tx) orphanTrees(ctx context.Context) ([]string, error) {
 var errMaking = errors.New("being made")
 
 // ClearOrphanTree implements meta.Collection.
-func (s *Store) ClearOrphanTree(ctx context.Context, name string, making func() bool) error {
+func (s *Store) ClearOrphanTree(ctx context.Context, name meta.FreezeName, making func() bool) error {
 	for more := true; more; {
 		err := s.write(ctx, "gc tree", func(t *tx) (err error) {
 			// A freeze is registered as being made before its first node is stored. A
 			// freeze that starts after this question waits for the name, and then finds
 			// the tree cleared.
-			if err := t.lockName(ctx, name); err != nil {
+			if err := t.lockName(ctx, string(name)); err != nil {
 				return err
 			}
 			if making() {

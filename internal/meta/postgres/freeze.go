@@ -15,15 +15,15 @@ import (
 )
 
 // Freeze implements meta.Freezes.
-func (s *Store) Freeze(ctx context.Context, name string) (*meta.Frozen, error) {
+func (s *Store) Freeze(ctx context.Context, name meta.FreezeName) (*meta.Frozen, error) {
 	return ask(ctx, s, func(t *tx) (*meta.Frozen, error) { return t.frozen(ctx, name) })
 }
 
-func (t *tx) frozen(ctx context.Context, name string) (*meta.Frozen, error) {
+func (t *tx) frozen(ctx context.Context, name meta.FreezeName) (*meta.Frozen, error) {
 	var f meta.Frozen
 	err := t.doc(ctx, &f, "select doc from frozen where name = $1", name)
 	if errors.Is(err, meta.ErrNotFound) {
-		if removed, terr := t.tombstone(ctx, name); terr != nil {
+		if removed, terr := t.tombstone(ctx, string(name)); terr != nil {
 			return nil, terr
 		} else if removed != nil {
 			return nil, removed
@@ -75,7 +75,7 @@ func (t *tx) nodeRows(ctx context.Context, sql string, args ...any) (out []meta.
 }
 
 // TreeFile implements meta.Freezes.
-func (s *Store) TreeFile(ctx context.Context, name, path string) (meta.Node, error) {
+func (s *Store) TreeFile(ctx context.Context, name meta.FreezeName, path string) (meta.Node, error) {
 	return ask(ctx, s, func(t *tx) (meta.Node, error) {
 		all, err := t.nodeRows(ctx, "select path, sha256, size, mtime from ftree where name = $1 and path = $2", name, []byte(path))
 		if err == nil && len(all) == 0 {
@@ -89,8 +89,8 @@ func (s *Store) TreeFile(ctx context.Context, name, path string) (meta.Node, err
 }
 
 // TreeFiles implements meta.History.
-func (s *Store) TreeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error) {
-	return ask(ctx, s, func(t *tx) ([]meta.Node, error) { return t.treeFiles(ctx, name, prefix, after, limit) })
+func (s *Store) TreeFiles(ctx context.Context, name meta.FreezeName, prefix, after string, limit int) ([]meta.Node, error) {
+	return ask(ctx, s, func(t *tx) ([]meta.Node, error) { return t.treeFiles(ctx, string(name), prefix, after, limit) })
 }
 
 func (t *tx) treeFiles(ctx context.Context, name, prefix, after string, limit int) ([]meta.Node, error) {
@@ -102,7 +102,7 @@ func (t *tx) treeFiles(ctx context.Context, name, prefix, after string, limit in
 }
 
 // TreeDir implements meta.Freezes.
-func (s *Store) TreeDir(ctx context.Context, name, dir, after string, limit int) ([]string, error) {
+func (s *Store) TreeDir(ctx context.Context, name meta.FreezeName, dir, after string, limit int) ([]string, error) {
 	return ask(ctx, s, func(t *tx) (out []string, err error) {
 		from := []byte(dir)
 		if after != "" {
@@ -137,11 +137,11 @@ func past(dir, name string) []byte {
 }
 
 // Images implements meta.Freezes.
-func (s *Store) Images(ctx context.Context, name string) ([]meta.Image, error) {
+func (s *Store) Images(ctx context.Context, name meta.FreezeName) ([]meta.Image, error) {
 	return ask(ctx, s, func(t *tx) ([]meta.Image, error) { return t.images(ctx, name) })
 }
 
-func (t *tx) images(ctx context.Context, name string) ([]meta.Image, error) {
+func (t *tx) images(ctx context.Context, name meta.FreezeName) ([]meta.Image, error) {
 	return values(docs[meta.Image](ctx, t, "select doc from image where $1 = '' or name = $1 order by name, variant", name))
 }
 
@@ -194,8 +194,8 @@ func (s *Store) PutKits(ctx context.Context, kits []meta.Kit) error {
 const treePage = 5000
 
 // notFrozen locks the name of a freeze that is being made. ErrExists if it is published.
-func (t *tx) notFrozen(ctx context.Context, name string) error {
-	if err := t.lockName(ctx, name); err != nil {
+func (t *tx) notFrozen(ctx context.Context, name meta.FreezeName) error {
+	if err := t.lockName(ctx, string(name)); err != nil {
 		return err
 	}
 	var there bool
@@ -209,7 +209,7 @@ func (t *tx) notFrozen(ctx context.Context, name string) error {
 }
 
 // ClearTree implements meta.Publisher.
-func (s *Store) ClearTree(ctx context.Context, name string) error {
+func (s *Store) ClearTree(ctx context.Context, name meta.FreezeName) error {
 	for {
 		var more bool
 		err := s.write(ctx, "freeze clear", func(t *tx) (err error) {
@@ -224,11 +224,11 @@ func (s *Store) ClearTree(ctx context.Context, name string) error {
 
 // clearTree removes at most limit files from the tree of a freeze that does not exist,
 // and reports whether any are left. ErrExists.
-func (t *tx) clearTree(ctx context.Context, name string, limit int) (more bool, err error) {
+func (t *tx) clearTree(ctx context.Context, name meta.FreezeName, limit int) (more bool, err error) {
 	if err := t.notFrozen(ctx, name); err != nil {
 		return false, err
 	}
-	nodes, err := t.treeFiles(ctx, name, "", "", limit)
+	nodes, err := t.treeFiles(ctx, string(name), "", "", limit)
 	if err != nil || len(nodes) == 0 {
 		return false, err
 	}
@@ -243,7 +243,7 @@ func (t *tx) clearTree(ctx context.Context, name string, limit int) (more bool, 
 }
 
 // PutTree implements meta.Publisher.
-func (s *Store) PutTree(ctx context.Context, name string, nodes []meta.Node) error {
+func (s *Store) PutTree(ctx context.Context, name meta.FreezeName, nodes []meta.Node) error {
 	for page := range slices.Chunk(nodes, treePage) {
 		err := s.write(ctx, "freeze nodes", func(t *tx) error {
 			if err := t.notFrozen(ctx, name); err != nil {
@@ -258,7 +258,7 @@ func (s *Store) PutTree(ctx context.Context, name string, nodes []meta.Node) err
 	return nil
 }
 
-func (t *tx) putNodes(ctx context.Context, name string, nodes []meta.Node) error {
+func (t *tx) putNodes(ctx context.Context, name meta.FreezeName, nodes []meta.Node) error {
 	var paths, sums [][]byte
 	var sizes, times []int64
 	var digests []cas.Digest
@@ -284,7 +284,7 @@ func (t *tx) putNodes(ctx context.Context, name string, nodes []meta.Node) error
 // Publish implements meta.Publisher.
 func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 	return s.write(ctx, "freeze", func(t *tx) error {
-		if err := t.lockName(ctx, f.Name); err != nil {
+		if err := t.lockName(ctx, string(f.Name)); err != nil {
 			return err
 		}
 		old, err := t.frozen(ctx, f.Name)
@@ -299,7 +299,7 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 		case !errors.Is(err, meta.ErrNotFound):
 			return err
 		}
-		if err := t.noChannel(ctx, f.Name, "freeze"); err != nil {
+		if err := t.noChannel(ctx, string(f.Name), "freeze"); err != nil {
 			return err
 		}
 		if _, err := t.exec(ctx, "delete from tombstone where name = $1", f.Name); err != nil {
@@ -331,7 +331,7 @@ func (t *tx) putFrozen(ctx context.Context, f *meta.Frozen) error {
 			}
 			sid, err := t.suiteID(ctx, m.Mirror, su.Suite)
 			if err == nil {
-				err = t.addGenRef(ctx, sid, su.Gen, meta.OwnerFrozen, f.Name)
+				err = t.addGenRef(ctx, sid, su.Gen, meta.OwnerFrozen, string(f.Name))
 			}
 			if err != nil {
 				return fmt.Errorf("generation %d of suite %s of %s: %w", su.Gen, su.Suite, m.Mirror, err)
@@ -344,13 +344,13 @@ func (t *tx) putFrozen(ctx context.Context, f *meta.Frozen) error {
 	if err := t.putDoc(ctx, f, "insert into frozen (name, doc) values ($1, $2) on conflict (name) do update set doc = excluded.doc", f.Name); err != nil {
 		return err
 	}
-	return t.changed(ctx, meta.ChangeFreeze, f.Name)
+	return t.changed(ctx, meta.ChangeFreeze, string(f.Name))
 }
 
 // RemoveFreeze implements meta.Publisher.
-func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) error {
+func (s *Store) RemoveFreeze(ctx context.Context, name meta.FreezeName, at time.Time) error {
 	return s.write(ctx, "rm", func(t *tx) error {
-		if err := t.lockName(ctx, name); err != nil {
+		if err := t.lockName(ctx, string(name)); err != nil {
 			return err
 		}
 		f, err := t.frozen(ctx, name)
@@ -374,7 +374,7 @@ func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) err
 				if sid == 0 || su.Gen == 0 {
 					continue
 				}
-				if err := t.dropGenRef(ctx, sid, su.Gen, meta.OwnerFrozen, name); err != nil {
+				if err := t.dropGenRef(ctx, sid, su.Gen, meta.OwnerFrozen, string(name)); err != nil {
 					return err
 				}
 			}
@@ -397,11 +397,11 @@ func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) err
 		if _, err := t.exec(ctx, "delete from frozen where name = $1", name); err != nil {
 			return err
 		}
-		stone := &meta.Tombstone{Name: name, Manifest: f.Manifest.SHA256, Removed: at.UTC().Truncate(time.Second)}
+		stone := &meta.Tombstone{Name: string(name), Manifest: f.Manifest.SHA256, Removed: at.UTC().Truncate(time.Second)}
 		if err := t.putDoc(ctx, stone, "insert into tombstone (name, doc) values ($1, $2)", name); err != nil {
 			return err
 		}
-		return t.changed(ctx, meta.ChangeFreeze, name)
+		return t.changed(ctx, meta.ChangeFreeze, string(name))
 	})
 }
 
@@ -411,7 +411,7 @@ func (s *Store) change(ctx context.Context, op, name string, f func(*tx, *meta.F
 		if err := t.lockName(ctx, name); err != nil {
 			return err
 		}
-		rec, err := t.frozen(ctx, name)
+		rec, err := t.frozen(ctx, meta.FreezeName(name))
 		if err != nil {
 			return err
 		}
@@ -432,7 +432,7 @@ func checkManifest(f *meta.Frozen, manifest cas.Digest) error {
 
 // AddStatement implements meta.Publisher.
 func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error {
-	return s.change(ctx, "statement", st.Freeze, func(t *tx, f *meta.Frozen) (bool, error) {
+	return s.change(ctx, "statement", string(st.Freeze), func(t *tx, f *meta.Frozen) (bool, error) {
 		if err := checkManifest(f, st.Manifest); err != nil {
 			return false, err
 		}
@@ -454,8 +454,8 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 }
 
 // RemoveStatement implements meta.Publisher.
-func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
-	return s.change(ctx, "remove statement", name, func(t *tx, f *meta.Frozen) (bool, error) {
+func (s *Store) RemoveStatement(ctx context.Context, name meta.FreezeName, manifest cas.Digest, file repo.File) error {
+	return s.change(ctx, "remove statement", string(name), func(t *tx, f *meta.Frozen) (bool, error) {
 		if err := checkManifest(f, manifest); err != nil {
 			return false, err
 		}
@@ -494,8 +494,8 @@ func (t *tx) putImage(ctx context.Context, im *meta.Image) error {
 }
 
 // SetProvenanceSignature implements meta.Publisher.
-func (s *Store) SetProvenanceSignature(ctx context.Context, name string, signed cas.Digest, signature repo.File) error {
-	return s.change(ctx, "sign provenance", name, func(_ *tx, f *meta.Frozen) (bool, error) {
+func (s *Store) SetProvenanceSignature(ctx context.Context, name meta.FreezeName, signed cas.Digest, signature repo.File) error {
+	return s.change(ctx, "sign provenance", string(name), func(_ *tx, f *meta.Frozen) (bool, error) {
 		if f.Prov.SHA256 != signed {
 			return false, nil
 		}
@@ -505,8 +505,8 @@ func (s *Store) SetProvenanceSignature(ctx context.Context, name string, signed 
 }
 
 // SetTreeListing implements meta.Publisher.
-func (s *Store) SetTreeListing(ctx context.Context, name string, manifest cas.Digest, listing repo.File) error {
-	return s.change(ctx, "list tree", name, func(_ *tx, f *meta.Frozen) (bool, error) {
+func (s *Store) SetTreeListing(ctx context.Context, name meta.FreezeName, manifest cas.Digest, listing repo.File) error {
+	return s.change(ctx, "list tree", string(name), func(_ *tx, f *meta.Frozen) (bool, error) {
 		if err := checkManifest(f, manifest); err != nil || !f.Tree.SHA256.IsZero() {
 			return false, err
 		}
@@ -516,8 +516,8 @@ func (s *Store) SetTreeListing(ctx context.Context, name string, manifest cas.Di
 }
 
 // ReplaceKey implements meta.Publisher.
-func (s *Store) ReplaceKey(ctx context.Context, name string, old, renewed cas.Digest) error {
-	return s.change(ctx, "renew", name, func(t *tx, f *meta.Frozen) (bool, error) {
+func (s *Store) ReplaceKey(ctx context.Context, name meta.FreezeName, old, renewed cas.Digest) error {
+	return s.change(ctx, "renew", string(name), func(t *tx, f *meta.Frozen) (bool, error) {
 		if f.KeyBlob != old {
 			return false, nil
 		}

@@ -377,7 +377,7 @@ func (s *Store) Versions(ctx context.Context, mirror meta.MirrorName, names []st
 }
 
 // TreeFaults implements meta.History.
-func (s *Store) TreeFaults(ctx context.Context, name string, listed []meta.Node) ([]meta.TreeFault, error) {
+func (s *Store) TreeFaults(ctx context.Context, name meta.FreezeName, listed []meta.Node) ([]meta.TreeFault, error) {
 	return meta.CompareTree(ctx, s, name, listed, treePage)
 }
 

@@ -103,7 +103,7 @@ func (t *tx) rebuildGenRefs(ctx context.Context, _ meta.Repairs) (n int64, err e
 	for _, f := range users.Freezes {
 		for i := range f.Mirrors {
 			for _, state := range f.Mirrors[i].States() {
-				if err := add(state.Mirror, state.Suites, meta.OwnerFrozen, f.Name); err != nil {
+				if err := add(state.Mirror, state.Suites, meta.OwnerFrozen, string(f.Name)); err != nil {
 					return 0, err
 				}
 			}

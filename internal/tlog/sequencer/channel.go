@@ -20,7 +20,7 @@ func (s *Store) MoveChannel(ctx context.Context, c *meta.Channel) error {
 	if err := s.movable(ctx, c, old); err != nil {
 		return err
 	}
-	leaf := &logfmt.Channel{Name: c.Name, Freeze: c.Freeze, Timestamp: meta.FormatTimestamp(c.Moved)}
+	leaf := &logfmt.Channel{Name: c.Name, Freeze: string(c.Freeze), Timestamp: meta.FormatTimestamp(c.Moved)}
 	if err := s.log.Announce(ctx, leaf); err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func channelLeaf(c *meta.Channel) logfmt.Leaf {
 	if c.Freeze == "" {
 		return &logfmt.Removed{Kind: logfmt.KindChannel, Name: c.Name}
 	}
-	return &logfmt.Channel{Name: c.Name, Freeze: c.Freeze, Timestamp: meta.FormatTimestamp(c.Moved)}
+	return &logfmt.Channel{Name: c.Name, Freeze: string(c.Freeze), Timestamp: meta.FormatTimestamp(c.Moved)}
 }
 
 // heldChannels adds the channels. Append omits a channel whose last entry names the

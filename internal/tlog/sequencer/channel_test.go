@@ -13,7 +13,7 @@ import (
 )
 
 func moved(to string, at time.Time) *meta.Channel {
-	return &meta.Channel{Name: "stable", Freeze: to, Moved: at, By: "user 1"}
+	return &meta.Channel{Name: "stable", Freeze: meta.FreezeName(to), Moved: at, By: "user 1"}
 }
 
 // Moves and removals of channels are logged, and refused ones are not.

@@ -59,7 +59,7 @@ func TestRepair(t *testing.T) {
 	l := openLog(t, s, k, nil)
 	var batch []tlog.Leaf
 	for n := range 599 {
-		batch = append(batch, frozen(fmt.Sprint("4.", n), "one"))
+		batch = append(batch, frozen(meta.FreezeName(fmt.Sprint("4.", n)), "one"))
 	}
 	if err := l.Append(t.Context(), batch...); err != nil {
 		t.Fatal(err)

@@ -51,8 +51,8 @@ func openLog(t testing.TB, s meta.Log, k tlog.Signer, p *tlog.Policy) *sequencer
 	return l
 }
 
-func frozen(name, contents string) *tlog.Frozen {
-	return &tlog.Frozen{Name: name, Manifest: cas.Sum([]byte(contents)), Signature: cas.Sum([]byte("sig" + contents)), Key: "0123"}
+func frozen(name meta.FreezeName, contents string) *tlog.Frozen {
+	return &tlog.Frozen{Name: string(name), Manifest: cas.Sum([]byte(contents)), Signature: cas.Sum([]byte("sig" + contents)), Key: "0123"}
 }
 
 func snapshot(n int) *tlog.Snapshot {
@@ -107,7 +107,7 @@ func TestAppend(t *testing.T) {
 	}
 	var batch []tlog.Leaf
 	for n := range 600 {
-		batch = append(batch, frozen(fmt.Sprintf("4.%d", n), "one"))
+		batch = append(batch, frozen(meta.FreezeName(fmt.Sprintf("4.%d", n)), "one"))
 	}
 	if err := l.Append(t.Context(), batch...); err != nil {
 		t.Fatal(err)
@@ -227,10 +227,10 @@ func TestFaults(t *testing.T) {
 					}
 					defer l.Close()
 					for n := range 3 {
-						if err := l.Announce(t.Context(), snapshot(n), frozen(fmt.Sprint("4.", n), "one")); err != nil {
+						if err := l.Announce(t.Context(), snapshot(n), frozen(meta.FreezeName(fmt.Sprint("4.", n)), "one")); err != nil {
 							return nil, err
 						}
-						l.Settle(snapshot(n), frozen(fmt.Sprint("4.", n), "one"))
+						l.Settle(snapshot(n), frozen(meta.FreezeName(fmt.Sprint("4.", n)), "one"))
 					}
 					return l, l.Append(t.Context(), frozen("4.9", "one"))
 				}
@@ -461,7 +461,7 @@ func BenchmarkAppend(b *testing.B) {
 		l := openLog(b, s, key(b, dir), nil)
 		batch := make([]tlog.Leaf, 0, 100_000)
 		for n := range 100_000 {
-			batch = append(batch, frozen(fmt.Sprint("4.", n), "one"))
+			batch = append(batch, frozen(meta.FreezeName(fmt.Sprint("4.", n)), "one"))
 		}
 		if err := l.Append(b.Context(), batch...); err != nil {
 			b.Fatal(err)
@@ -479,17 +479,17 @@ func BenchmarkAppendOne(b *testing.B) {
 	l := openLog(b, s, key(b, dir), nil)
 	batch := make([]tlog.Leaf, 0, 10_000)
 	for n := range 10_000 {
-		batch = append(batch, frozen(fmt.Sprint("4.", n), "one"))
+		batch = append(batch, frozen(meta.FreezeName(fmt.Sprint("4.", n)), "one"))
 	}
 	if err := l.Append(b.Context(), batch...); err != nil {
 		b.Fatal(err)
 	}
 	n := 0
 	for b.Loop() {
-		if err := l.Announce(b.Context(), frozen(fmt.Sprint("5.", n), "one")); err != nil {
+		if err := l.Announce(b.Context(), frozen(meta.FreezeName(fmt.Sprint("5.", n)), "one")); err != nil {
 			b.Fatal(err)
 		}
-		l.Settle(frozen(fmt.Sprint("5.", n), "one"))
+		l.Settle(frozen(meta.FreezeName(fmt.Sprint("5.", n)), "one"))
 		n++
 	}
 }
@@ -502,7 +502,7 @@ func BenchmarkProof(b *testing.B) {
 	l := openLog(b, s, key(b, dir), nil)
 	batch := make([]tlog.Leaf, 0, 10_000)
 	for n := range 10_000 {
-		batch = append(batch, frozen(fmt.Sprint("4.", n), "one"))
+		batch = append(batch, frozen(meta.FreezeName(fmt.Sprint("4.", n)), "one"))
 	}
 	if err := l.Append(b.Context(), batch...); err != nil {
 		b.Fatal(err)

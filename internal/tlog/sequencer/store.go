@@ -131,8 +131,8 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 	case !errors.Is(err, meta.ErrNotFound):
 		return err
 	}
-	_, err = s.Channel(ctx, f.Name)
-	if err := meta.Vacant(err, (&meta.Channel{Name: f.Name}).NameTaken("freeze")); err != nil {
+	_, err = s.Channel(ctx, string(f.Name))
+	if err := meta.Vacant(err, (&meta.Channel{Name: string(f.Name)}).NameTaken("freeze")); err != nil {
 		return err
 	}
 	leaf := freezeLeaf(f)
@@ -153,14 +153,14 @@ func (s *Store) Publish(ctx context.Context, f *meta.Frozen) error {
 
 // freezeLeaf returns the entry for a freeze.
 func freezeLeaf(f *meta.Frozen) *logfmt.Frozen {
-	return &logfmt.Frozen{Name: f.Name, Manifest: f.Manifest.SHA256, Signature: f.Signature.SHA256, Key: string(f.Key)}
+	return &logfmt.Frozen{Name: string(f.Name), Manifest: f.Manifest.SHA256, Signature: f.Signature.SHA256, Key: string(f.Key)}
 }
 
 // RemoveFreeze implements meta.Publisher. It appends the entry first. If the removal then
 // fails, it appends another entry, saying that the freeze still exists. If the outcome is
 // unknown, which ends the process, the next start appends that entry if the freeze does
 // exist.
-func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) error {
+func (s *Store) RemoveFreeze(ctx context.Context, name meta.FreezeName, at time.Time) error {
 	f, err := s.Freeze(ctx, name)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func (s *Store) RemoveFreeze(ctx context.Context, name string, at time.Time) err
 	if err := retention.Freeze(name, channels, at); err != nil {
 		return err
 	}
-	if err := s.log.Append(ctx, &logfmt.Removed{Kind: logfmt.KindFreeze, Name: name, Manifest: f.Manifest.SHA256}); err != nil {
+	if err := s.log.Append(ctx, &logfmt.Removed{Kind: logfmt.KindFreeze, Name: string(name), Manifest: f.Manifest.SHA256}); err != nil {
 		return err
 	}
 	if err := s.Store.RemoveFreeze(ctx, name, at); err != nil {
@@ -205,7 +205,7 @@ func (s *Store) AddStatement(ctx context.Context, st meta.StatementFiles) error 
 
 // RemoveStatement implements meta.Publisher. It appends the entry first, like
 // RemoveFreeze.
-func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.Digest, file repo.File) error {
+func (s *Store) RemoveStatement(ctx context.Context, name meta.FreezeName, manifest cas.Digest, file repo.File) error {
 	f, err := s.Store.Freeze(ctx, name)
 	if err != nil {
 		return err
@@ -213,7 +213,7 @@ func (s *Store) RemoveStatement(ctx context.Context, name string, manifest cas.D
 	if f.Manifest.SHA256 != manifest || !slices.Contains(f.Statements, file) {
 		return s.Store.RemoveStatement(ctx, name, manifest, file) // returns the right error
 	}
-	if err := s.log.Append(ctx, &logfmt.Removed{Kind: logfmt.KindAttestation, Name: name + "/" + file.SHA256.String()}); err != nil {
+	if err := s.log.Append(ctx, &logfmt.Removed{Kind: logfmt.KindAttestation, Name: string(name) + "/" + file.SHA256.String()}); err != nil {
 		return err
 	}
 	if err := s.Store.RemoveStatement(ctx, name, manifest, file); err != nil {
@@ -243,7 +243,7 @@ func statementLeaf(st meta.StatementFiles) logfmt.Leaf {
 	if len(st.Files) == 0 {
 		return nil
 	}
-	l := &logfmt.Statement{About: st.Freeze, Kind: "attestation", Digest: st.Files[0].SHA256, Subject: st.Manifest}
+	l := &logfmt.Statement{About: string(st.Freeze), Kind: "attestation", Digest: st.Files[0].SHA256, Subject: st.Manifest}
 	switch name := path.Base(st.Files[0].Path); {
 	case st.Image != nil:
 		l.Kind, l.Subject = "image", st.Image.SHA256
@@ -372,7 +372,7 @@ func (s *Store) there(ctx context.Context, kind, name string, manifest cas.Diges
 		}
 	} else if kind == logfmt.KindFreeze {
 		var f *meta.Frozen
-		if f, err = s.Freeze(ctx, name); err == nil {
+		if f, err = s.Freeze(ctx, meta.FreezeName(name)); err == nil {
 			return f.Manifest.SHA256 == manifest, nil
 		} else if errors.Is(err, meta.ErrGone) {
 			return false, nil // removed, and not created again yet

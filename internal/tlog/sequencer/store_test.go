@@ -25,7 +25,7 @@ func record(name, contents string, made time.Time) *meta.Frozen {
 		return repo.File{Path: path, Size: 1, SHA256: cas.Sum([]byte(path + contents))}
 	}
 	return &meta.Frozen{
-		Name: name, Date: day, Created: made, Manifest: file("manifest.json"), Signature: file("manifest.json.asc"), Prov: file("provenance.json"),
+		Name: meta.FreezeName(name), Date: day, Created: made, Manifest: file("manifest.json"), Signature: file("manifest.json.asc"), Prov: file("provenance.json"),
 		Key: "F1", KeyBlob: cas.Sum([]byte("key")),
 	}
 }

@@ -59,7 +59,7 @@ func (c *Control) List(ctx context.Context, req *api.ListRequest) (*api.Snapshot
 		if req.Mirror != "" && f.MirrorIndex(meta.MirrorName(req.Mirror)) < 0 {
 			continue
 		}
-		one, err := c.cfg.Freezer.Describe(ctx, string(f.Name))
+		one, err := c.cfg.Freezer.Describe(ctx, f.Name)
 		if errors.Is(err, meta.ErrNotFound) {
 			continue // removed in the meantime
 		} else if err != nil {

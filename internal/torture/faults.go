@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"example.org/snapd/internal/api"
+	"example.org/snapd/internal/meta"
 	"example.org/snapd/internal/sign"
 )
 
@@ -233,7 +234,7 @@ func (t *faultTable) recover(ctx context.Context, job int, dir string, failed er
 		return fmt.Errorf("after the fault (%v): %w", failed, err)
 	}
 	for _, name := range t.frozen[job] {
-		if _, err := s.freezer.Describe(ctx, name); err != nil && j.name != "rm" {
+		if _, err := s.freezer.Describe(ctx, meta.FreezeName(name)); err != nil && j.name != "rm" {
 			return fmt.Errorf("frozen before: %w", err)
 		}
 	}
@@ -244,7 +245,7 @@ func (t *faultTable) recover(ctx context.Context, job int, dir string, failed er
 		return fmt.Errorf("after the repeated work: %w", err)
 	}
 	for _, name := range j.frozen {
-		if _, err := s.freezer.Describe(ctx, name); err != nil {
+		if _, err := s.freezer.Describe(ctx, meta.FreezeName(name)); err != nil {
 			return fmt.Errorf("after the repeated work: %w", err)
 		}
 	}

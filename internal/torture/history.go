@@ -215,7 +215,7 @@ func (s *system) checkedGC(ctx context.Context, frozen map[string]bool) error {
 		}
 	}
 	for name := range frozen {
-		if _, err := s.freezer.Describe(ctx, name); err != nil {
+		if _, err := s.freezer.Describe(ctx, meta.FreezeName(name)); err != nil {
 			return fmt.Errorf("after gc: %w", err)
 		}
 	}

@@ -251,7 +251,7 @@ func (x *freezing) encode(ctx context.Context) (err error) {
 
 // describe returns the result, with the freeze as published.
 func (x *freezing) describe(ctx context.Context) (_ *api.FreezeResult, err error) {
-	if x.res.Frozen, err = x.clients.Describe(ctx, x.req.Name); err == nil {
+	if x.res.Frozen, err = x.clients.Describe(ctx, meta.FreezeName(x.req.Name)); err == nil {
 		x.keepsLabels()
 	}
 	return x.res, err

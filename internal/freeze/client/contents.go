@@ -20,17 +20,17 @@ import (
 // needed. It is not safe for concurrent use.
 type Manifest struct {
 	c    *Client
-	name string
+	name meta.FreezeName
 	rec  *meta.Frozen // nil before it is read
 	doc  *freeze.Document
 }
 
 // Manifest returns the manifest of a freeze.
-func (c *Client) Manifest(name meta.FreezeName) *Manifest { return &Manifest{c: c, name: string(name)} }
+func (c *Client) Manifest(name meta.FreezeName) *Manifest { return &Manifest{c: c, name: name} }
 
 func (m *Manifest) load(ctx context.Context) (*meta.Frozen, *freeze.Document, error) {
 	if m.doc == nil {
-		rec, doc, err := m.c.load(ctx, meta.FreezeName(m.name))
+		rec, doc, err := m.c.load(ctx, m.name)
 		if err != nil {
 			return rec, nil, err
 		}

@@ -14,14 +14,14 @@ import (
 )
 
 // Describe describes a freeze. meta.ErrNotFound.
-func (c *Client) Describe(ctx context.Context, name string) (*api.Frozen, error) {
-	return c.Manifest(meta.FreezeName(name)).Describe(ctx)
+func (c *Client) Describe(ctx context.Context, name meta.FreezeName) (*api.Frozen, error) {
+	return c.Manifest(name).Describe(ctx)
 }
 
 // Describe describes the freeze. meta.ErrNotFound.
 func (m *Manifest) Describe(ctx context.Context) (*api.Frozen, error) {
 	c := m.c
-	f, err := c.meta.Freeze(ctx, meta.FreezeName(m.name))
+	f, err := c.meta.Freeze(ctx, m.name)
 	if err != nil {
 		return nil, err
 	}

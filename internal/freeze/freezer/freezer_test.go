@@ -82,7 +82,7 @@ func TestCounts(t *testing.T) {
 		if _, err := other.Freezer.Import(t.Context(), &api.ImportRequest{Dir: dir, Keys: []string{w.Signer.PublicKeyArmored()}}, nil); err != nil {
 			t.Fatal(err)
 		}
-		in, err := other.Freezer.Describe(t.Context(), name)
+		in, err := other.Freezer.Describe(t.Context(), meta.FreezeName(name))
 		if err != nil {
 			t.Fatal(err)
 		}

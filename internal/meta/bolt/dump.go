@@ -144,7 +144,7 @@ func (d *dump) snapshots() error {
 		}
 	}
 	return d.each("check", nil, func(k, v []byte) error {
-		return d.f(&meta.Row{Table: meta.RowCheck, Mirror: meta.MirrorName(string(k)), Doc: v})
+		return d.f(&meta.Row{Table: meta.RowCheck, Mirror: meta.MirrorName(k), Doc: v})
 	})
 }
 

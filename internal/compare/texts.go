@@ -315,7 +315,7 @@ var randoms = []string{"/var/lib/systemd/random-seed", "/var/lib/urandom/random-
 func namedCause(p *pairing) *api.CompareCause {
 	for _, g := range caches {
 		if matchPath(g, p.name) {
-			k := cause(codeCache, "", "", "a cache, going by its name")
+			k := cause(codeCache, "", "", "a cache, judged by its name")
 			return &k
 		}
 	}

@@ -58,7 +58,7 @@ func TestGrownRefusals(t *testing.T) {
 		c.db.Run(t)
 		s := elsewhere(t, c.config)
 		c.copyKeys(s)
-		text := refused("the database's clock at "+offset, s, words+" that of the database in store.metadata", "at most 1m0s")
+		text := refused("the database's clock at "+offset, s, words+" the clock of the database in store.metadata", "at most 1m0s")
 		// A busy machine takes a few seconds to read the clock.
 		if !regexp.MustCompile(`it is (9|10)m[0-9]+s ` + words).MatchString(text) {
 			t.Errorf("the database's clock at %s: expected about ten minutes:\n%s", offset, text)

@@ -80,7 +80,7 @@ func (c *Control) Export(ctx context.Context, req *api.ExportRequest, p *acquire
 	case err != nil:
 		return nil, err
 	case size >= 0:
-		return nil, fmt.Errorf("%w: directory %s contains an export", errclass.Usage, req.Dir)
+		return nil, fmt.Errorf("%w: %s already contains an export", errclass.Usage, req.Dir)
 	}
 	return c.cfg.Freezer.ExportTo(ctx, req.Ref, bucketTarget{site}, p)
 }

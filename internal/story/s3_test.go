@@ -144,7 +144,7 @@ func TestBlobsInABucket(t *testing.T) {
 	if out, err := s.snapd("backup", dir); err != nil {
 		t.Fatalf("backup: %v\n%s", err, out)
 	}
-	if _, err := other.snapd("restore", dir); err == nil || !strings.Contains(err.Error(), "restored to a directory") {
+	if _, err := other.snapd("restore", dir); err == nil || !strings.Contains(err.Error(), "restore the backup to a directory") {
 		t.Errorf("restore to a bucket: %v", err)
 	}
 	database := elsewhere(t, strings.Replace(config, "[store]\n", "[store]\nmetadata = \"postgres://snapd@db.example.org/snapd\"\n", 1))
@@ -312,7 +312,7 @@ func TestExportToBucket(t *testing.T) {
 	if len(files) < 10 {
 		t.Errorf("%d files", len(files))
 	}
-	if _, err := s.Try("export", "4.1", to); code(err) != api.ExitUsage || !strings.Contains(err.Error(), "has an export") {
+	if _, err := s.Try("export", "4.1", to); code(err) != api.ExitUsage || !strings.Contains(err.Error(), "already contains an export") {
 		t.Errorf("a second export: %v", err)
 	}
 	if _, err := s.Try("export", "4.1", "s3://Bucket"); code(err) != api.ExitUsage {

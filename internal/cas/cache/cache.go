@@ -130,9 +130,11 @@ func (s *Store) load() error {
 	return nil
 }
 
-// Close ends fills and closes the other store. The copies stay.
+// Close ends fills, of which no other begins, and closes the other store. The copies stay.
 func (s *Store) Close() error {
+	s.mu.Lock()
 	s.stop()
+	s.mu.Unlock()
 	s.fills.Wait()
 	return errors.Join(s.spool.Close(), s.Store.Close())
 }

@@ -382,3 +382,49 @@ func TestAhead(t *testing.T) {
 		t.Errorf("the whole: %d bytes, %v", len(got), err)
 	}
 }
+
+// lasting is a remote that answers after its Close, too.
+type lasting struct{ *remote }
+
+func (lasting) Close() error { return nil }
+
+// A read that comes while the cache is being closed, or later, copies nothing.
+func TestCloseBeginsNoFill(t *testing.T) {
+	for range 10 {
+		w := newWorld(t, 1<<20)
+		var blobs [][]byte
+		for i := range 200 {
+			blobs = append(blobs, blob(i, 10_000))
+			w.put(blobs[i])
+		}
+		c, err := cache.Open(cache.Options{Remote: lasting{w.r}, Dir: filepath.Join(t.TempDir(), "cache"), Size: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun, ended := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(ended)
+			for i, data := range blobs {
+				if b, err := c.Open(t.Context(), cas.Sum(data)); err == nil {
+					_, _ = io.Copy(io.Discard, b)
+					b.Close()
+				}
+				if i == 0 {
+					close(begun)
+				}
+			}
+		}()
+		<-begun
+		if err := c.Close(); err != nil {
+			t.Fatal(err)
+		}
+		opened := w.r.opened.Load()
+		<-ended
+		if _, err := c.Open(t.Context(), w.put(blob(1000, 10_000))); !errors.Is(err, context.Canceled) {
+			t.Errorf("after Close: %v", err)
+		}
+		if after := w.r.opened.Load(); after != opened {
+			t.Fatalf("%d blobs of the remote store were opened by the time of Close, later %d", opened, after)
+		}
+	}
+}

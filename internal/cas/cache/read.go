@@ -127,6 +127,9 @@ func (s *Store) join(info cas.Info) (*fill, error) {
 	if f := s.filling[info.Digest]; f != nil && f.enter() {
 		return f, nil
 	}
+	if err := s.ctx.Err(); err != nil {
+		return nil, err // Close waits, or has waited
+	}
 	src, err := s.Store.Open(s.ctx, info.Digest)
 	if err != nil {
 		return nil, err

@@ -214,7 +214,7 @@ func (p *plain) digest(before string) (d cas.Digest) {
 	return d
 }
 
-// sha512 reads a SHA-512 if the next field is one. Manifests leave out an empty one.
+// sha512 reads the field with the SHA-512 if it comes next. Manifests omit it if it is empty.
 func (p *plain) sha512() string {
 	const before = `,"sha512":`
 	if !strings.HasPrefix(p.text[p.at:], before) {
